@@ -1,0 +1,21 @@
+//! The chipset: the platform devices that a PC's operating system expects
+//! before it finds any bus.
+//!
+//! Each device is a plain state machine on virtual time ([`VmTime`]). It holds
+//! [`Line`] handles for its interrupt outputs and an [`EventSink`] for what
+//! concerns the whole machine (reset, power-off); it knows no engine, no
+//! thread and no host clock. The `machine` crate wires devices to ports,
+//! addresses and interrupt controllers, and calls [`Device::advance`] when a
+//! deadline passes.
+
+#![forbid(unsafe_code)]
+
+mod device;
+mod event;
+mod line;
+mod time;
+
+pub use device::Device;
+pub use event::{EventSink, MachineEvent};
+pub use line::{Line, LineTarget};
+pub use time::{NANOS_PER_SEC, VmTime};
