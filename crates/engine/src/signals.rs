@@ -1,0 +1,115 @@
+//! How the machine reaches a vCPU that runs: a word of pending signals.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+/// A signal for a vCPU. Levels stay until they are cleared; the others are
+/// taken once by the engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Signal {
+    /// Level: a maskable interrupt can be acknowledged.
+    Interrupt = 1 << 0,
+    /// A non-maskable interrupt.
+    Nmi = 1 << 1,
+    /// INIT.
+    Init = 1 << 2,
+    /// Start-up IPI; its vector is in bits 24 to 31.
+    Sipi = 1 << 3,
+    /// Level: the machine wants the vCPU to return from `run`.
+    Exit = 1 << 4,
+}
+
+/// The pending signals of one vCPU, shared by its engine and the machine.
+#[derive(Debug, Default)]
+pub struct VcpuSignals {
+    word: AtomicU32,
+    sleeper: Mutex<()>,
+    wake: Condvar,
+}
+
+impl VcpuSignals {
+    /// The pending signals; zero means that there is nothing to do. Cheap
+    /// enough to ask at every block of guest code.
+    #[inline]
+    pub fn pending(&self) -> u32 {
+        self.word.load(Ordering::Relaxed)
+    }
+
+    /// Whether `signal` is pending.
+    pub fn is_pending(&self, signal: Signal) -> bool {
+        self.word.load(Ordering::Acquire) & signal as u32 != 0
+    }
+
+    /// Raises `signal` and wakes the vCPU if it sleeps.
+    pub fn raise(&self, signal: Signal) {
+        self.set(signal as u32);
+    }
+
+    /// Raises a start-up IPI with its vector.
+    pub fn raise_sipi(&self, vector: u8) {
+        let _ = self.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, |word| {
+            Some(word & 0x00ff_ffff | u32::from(vector) << 24)
+        });
+        self.set(Signal::Sipi as u32);
+    }
+
+    fn set(&self, bits: u32) {
+        if self.word.fetch_or(bits, Ordering::AcqRel) & bits != bits {
+            // Taking the lock orders this against a sleeper between its test
+            // and its wait.
+            drop(self.sleeper.lock().unwrap_or_else(PoisonError::into_inner));
+            self.wake.notify_all();
+        }
+    }
+
+    /// Withdraws a level, or takes a signal; true if it was pending.
+    pub fn take(&self, signal: Signal) -> bool {
+        self.word.fetch_and(!(signal as u32), Ordering::AcqRel) & signal as u32 != 0
+    }
+
+    /// Takes a start-up IPI and gives its vector.
+    pub fn take_sipi(&self) -> Option<u8> {
+        let word = self.word.fetch_and(!(Signal::Sipi as u32), Ordering::AcqRel);
+        (word & Signal::Sipi as u32 != 0).then_some((word >> 24) as u8)
+    }
+
+    /// Sleeps until any signal is pending, at most for `limit`.
+    pub fn wait(&self, limit: Option<Duration>) {
+        let guard = self.sleeper.lock().unwrap_or_else(PoisonError::into_inner);
+        let idle = |_: &mut ()| self.word.load(Ordering::Acquire) & 0x00ff_ffff == 0;
+        match limit {
+            None => drop(self.wake.wait_while(guard, idle)),
+            Some(limit) => drop(self.wake.wait_timeout_while(guard, limit, idle)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn levels_stay_and_edges_are_taken_once() {
+        let signals = VcpuSignals::default();
+        signals.raise(Signal::Nmi);
+        signals.raise_sipi(0x9f);
+        assert!(signals.take(Signal::Nmi) && !signals.take(Signal::Nmi));
+        assert_eq!(signals.take_sipi(), Some(0x9f));
+        assert_eq!(signals.take_sipi(), None);
+    }
+
+    #[test]
+    fn a_signal_wakes_the_sleeper() {
+        let signals = Arc::new(VcpuSignals::default());
+        let other = Arc::clone(&signals);
+        let sleeper = std::thread::spawn(move || other.wait(None));
+        signals.raise(Signal::Interrupt);
+        sleeper.join().unwrap();
+        signals.take(Signal::Interrupt);
+        signals.wait(Some(Duration::from_millis(1)));
+    }
+}
