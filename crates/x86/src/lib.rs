@@ -9,8 +9,10 @@
 
 mod addr;
 mod control;
+pub mod cpuid;
 mod exception;
 mod fpu;
+pub mod paging;
 mod segment;
 mod state;
 
