@@ -24,6 +24,7 @@ struct Page {
 #[derive(Debug, Default)]
 pub struct CodePages {
     pages: Box<[Page]>,
+    epoch: AtomicU64,
 }
 
 impl CodePages {
@@ -48,6 +49,11 @@ impl CodePages {
         self.page(offset).map_or(0, |page| page.version.load(Ordering::Acquire))
     }
 
+    /// Advances with every version of any page.
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
     /// Notes a write of `len` bytes at `offset`; true if it hit code.
     pub fn written(&self, offset: u64, len: u64) -> bool {
         let mut hit = false;
@@ -60,6 +66,7 @@ impl CodePages {
             if code & granule_mask(at, end.min(next) - at) != 0 {
                 page.granules.store(0, Ordering::Release);
                 page.version.fetch_add(1, Ordering::AcqRel);
+                self.epoch.fetch_add(1, Ordering::AcqRel);
                 hit = true;
             }
             at = next;
@@ -102,7 +109,7 @@ impl Bitmap for CodePages {
 impl NewBitmap for CodePages {
     fn with_len(len: usize) -> Self {
         let pages = (len as u64).div_ceil(PAGE_SIZE);
-        Self { pages: (0..pages).map(|_| Page::default()).collect() }
+        Self { pages: (0..pages).map(|_| Page::default()).collect(), epoch: AtomicU64::new(0) }
     }
 }
 

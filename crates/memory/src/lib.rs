@@ -14,6 +14,7 @@
 mod code;
 mod layout;
 mod ram;
+mod walk;
 
 pub use code::{CodePages, GRANULE};
 pub use layout::{HIGH_RAM_START, LOW_RAM_END, MAX_RAM, MIN_RAM, RamLayout};

@@ -75,6 +75,7 @@ pub struct GuestMemory {
     size: u64,
 }
 
+// Every clone shares the regions, and with them the code-page trackers.
 impl GuestMemory {
     /// Maps `size` bytes of zeroed RAM, split around the hole below 4 GiB.
     ///
@@ -188,6 +189,13 @@ impl GuestMemory {
         if let Some((region, offset)) = self.region(at) {
             region.code().mark(offset, len);
         }
+    }
+
+    /// The sum of all code versions: while it stands still, no page's version
+    /// has changed.
+    #[inline]
+    pub fn code_epoch(&self) -> u64 {
+        self.regions.iter().map(|region| region.code().epoch()).fold(0, u64::wrapping_add)
     }
 
     /// The version of the code in the page of `at`; it advances when a write
