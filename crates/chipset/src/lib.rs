@@ -10,12 +10,19 @@
 
 #![forbid(unsafe_code)]
 
+mod bytes;
 mod device;
 mod event;
 mod line;
+pub mod pic;
+pub mod pit;
+mod sink;
+#[cfg(test)]
+mod testing;
 mod time;
 
 pub use device::Device;
 pub use event::{EventSink, MachineEvent};
 pub use line::{Line, LineTarget};
+pub use sink::SerialSink;
 pub use time::{NANOS_PER_SEC, VmTime};
