@@ -10,16 +10,22 @@
 
 #![forbid(unsafe_code)]
 
+pub mod acpi;
+pub mod ioapic;
+pub mod lapic;
+
 mod bytes;
 mod device;
 mod event;
 mod line;
 pub mod pic;
 pub mod pit;
+pub mod rtc;
 mod sink;
 #[cfg(test)]
 mod testing;
 mod time;
+pub mod uart;
 
 pub use device::Device;
 pub use event::{EventSink, MachineEvent};
