@@ -17,9 +17,12 @@ pub mod lapic;
 mod bytes;
 mod device;
 mod event;
+pub mod i8042;
 mod line;
+pub mod pci;
 pub mod pic;
 pub mod pit;
+pub mod pm;
 pub mod rtc;
 mod sink;
 #[cfg(test)]
