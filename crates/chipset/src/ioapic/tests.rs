@@ -220,7 +220,7 @@ fn survives_random_use() {
             1 => sent += ioapic.eoi(data[0]).len(),
             2 => sent += ioapic.mmio_write(random.next() & 0x5f, &data[..length]).len(),
             3 => sent += ioapic.mmio_write(0x10, &data[..length]).len(),
-            4 => ioapic.mmio_read(random.next() >> (value >> 8 & 63), &mut data.clone()[..length]),
+            4 => ioapic.mmio_read(random.next() >> (value >> 8 & 63), &mut { data }[..length]),
             _ => sent += ioapic.mmio_write(0, &data[..length]).len(),
         }
         let state = ioapic.state();

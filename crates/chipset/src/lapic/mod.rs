@@ -130,8 +130,8 @@ impl LocalApic {
         &self.config
     }
 
-    /// All state that a snapshot must keep. The TSC offset is the
-    /// processor's and not part of it.
+    /// All state that a snapshot must keep. The TSC offset is the processor's
+    /// and not part of it: who restores sets it again.
     pub fn state(&self) -> LocalApicState {
         self.state
     }

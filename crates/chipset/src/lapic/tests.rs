@@ -688,7 +688,7 @@ fn random_step(apic: &mut LocalApic, random: &mut Random, now: VmTime, work: &mu
     let length = (value >> 16 & 7) as usize + 1;
     let offset = random.next() % 0x420;
     match value % 12 {
-        0 => apic.mmio_read(now, offset, &mut data.clone()[..length]),
+        0 => apic.mmio_read(now, offset, &mut { data }[..length]),
         1 => *work += apic.mmio_write(now, offset, &data[..length]).iter().len(),
         2 | 3 => *work += apic.mmio_write(now, offset & !0xf, &data[..4]).iter().len(),
         4 => _ = apic.msr_read(now, 0x800 + (offset >> 4) as u32),
@@ -723,6 +723,33 @@ fn random_step(apic: &mut LocalApic, random: &mut Random, now: VmTime, work: &mu
             }
         }
     }
+}
+
+#[test]
+fn survives_random_states() {
+    let mut random = Random::new(0x57a7_e000);
+    let mut apic = LocalApic::new(config(0));
+    let mut accepted = 0;
+    for _ in 0..20_000 {
+        let mut state = apic.state();
+        let value = random.next();
+        state.apic_base = 0xfee0_0000 | value & 0xd00;
+        state.lvt[1] = (value >> 8) as u32 & 0x7_00ff;
+        state.timer = TimerState {
+            initial_count: random.next() as u32,
+            divide_configuration: (value >> 32) as u32 & 0xf,
+            since: at(random.next()),
+            count: random.next() as u32,
+            tsc_deadline: random.next(),
+            deadline_tick: Some(random.next()),
+        };
+        accepted += usize::from(apic.set_state(state).is_ok());
+        let now = at(random.next());
+        _ = (apic.deadline(), read_at(&mut apic, now, 0x390));
+        apic.set_tsc_offset(now, random.next());
+        apic.advance(at(u64::MAX));
+    }
+    assert!(accepted > 1000, "the test must reach what it tests: {accepted}");
 }
 
 #[test]
