@@ -1,0 +1,69 @@
+//! Options that `run` and `demo` share: how a guest is executed and watched.
+
+use clap::{Args, ValueEnum};
+
+use super::console::Console;
+use super::engine::EngineChoice;
+use super::memory::MemorySize;
+use super::seconds::Seconds;
+use super::trace::TraceSet;
+use crate::exit::Failure;
+
+/// What a reset of the guest does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum OnReset {
+    /// The guest starts again
+    #[default]
+    Reboot,
+    /// Ringmaster exits with status 0
+    Exit,
+}
+
+/// How statistics are written at the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum StatsFormat {
+    /// For people
+    Text,
+    /// For programs
+    Json,
+}
+
+/// How to execute and watch a guest.
+#[derive(Debug, Clone, Args)]
+pub struct ExecutionArgs {
+    /// Who executes the guest's instructions
+    #[arg(long, value_enum, value_name = "ENGINE", default_value = "auto")]
+    pub engine: EngineChoice,
+    /// Number of processors
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    pub cpus: u16,
+    /// Size of the guest's memory, with K, M or G
+    #[arg(long, value_name = "SIZE", default_value_t = MemorySize::DEFAULT)]
+    pub memory: MemorySize,
+    /// Where the guest's serial port goes: stdio, none, file=PATH, socket=PATH
+    #[arg(long, value_name = "WHERE", default_value = "stdio")]
+    pub console: Console,
+    /// Stop after this many seconds, with status 124
+    #[arg(long, value_name = "SECS")]
+    pub timeout: Option<Seconds>,
+    /// What a reset of the guest does
+    #[arg(long, value_enum, value_name = "WHAT", default_value = "reboot")]
+    pub on_reset: OnReset,
+    /// Write statistics to standard error at the end
+    #[arg(long, value_enum, value_name = "FORMAT", num_args = 0..=1, require_equals = true,
+          default_missing_value = "text")]
+    pub stats: Option<StatsFormat>,
+    /// Write events to standard error: exceptions, io, msr, separated by commas
+    #[arg(long, value_name = "WHAT")]
+    pub trace: Option<TraceSet>,
+}
+
+impl ExecutionArgs {
+    /// Refuses what this release cannot do.
+    pub fn require_supported(&self) -> Result<(), Failure> {
+        if self.cpus > 1 {
+            return Err(Failure::not_yet("--cpus above 1"));
+        }
+        self.console.require_supported()
+    }
+}

@@ -1,0 +1,55 @@
+#!/bin/busybox sh
+# The first program of the demo guest.
+
+export PATH=/bin:/sbin:/usr/bin:/usr/sbin HOME=/root TERM="${TERM:-linux}"
+
+/bin/busybox mount -t proc proc /proc
+/bin/busybox mount -t sysfs sysfs /sys
+/bin/busybox mount -t devtmpfs devtmpfs /dev
+/bin/busybox --install -s
+mkdir -p /dev/pts
+mount -t devpts devpts /dev/pts
+mount -t tmpfs tmpfs /tmp
+mount -t tmpfs tmpfs /run
+hostname ringmaster
+
+# The value of a word of the kernel's command line, which may be quoted.
+parameter() {
+    sed -n \
+        -e 's/^\(.* \)\{0,1\}'"$1"'="\([^"]*\)".*$/\2/p' \
+        -e 's/^\(.* \)\{0,1\}'"$1"'=\([^" ][^ ]*\).*$/\2/p' /proc/cmdline
+}
+
+# Changing a terminal's settings waits until all that was written is sent;
+# powering off does not.
+power_off() {
+    stty -F /dev/console sane
+    stty -F /dev/console -echo
+    poweroff -f
+}
+
+read -r uptime _ < /proc/uptime
+echo "ringmaster: user space reached, Linux $(uname -r), after $uptime s"
+
+size=$(parameter ringmaster.tty)
+[ -z "$size" ] || stty -F /dev/console rows "${size%x*}" cols "${size#*x}"
+
+command=$(parameter ringmaster.exec)
+if [ -n "$command" ]; then
+    cd /root
+    setsid cttyhack sh -c "$command"
+    echo "ringmaster: the command ended with status $?"
+    power_off
+fi
+
+cat << 'EOF'
+
+This is a Debian kernel with a BusyBox shell, running in Ringmaster.
+  poweroff -f   powers the guest off
+  Ctrl-A x      leaves at once; Ctrl-A h lists the keys
+
+EOF
+cd /root
+PS1='ringmaster:\w\$ ' setsid cttyhack sh
+echo "The shell has ended; powering off."
+power_off

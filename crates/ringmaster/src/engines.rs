@@ -1,0 +1,114 @@
+//! Which engines this host can use, and which one a run gets.
+
+use serde::Serialize;
+
+use crate::check::kvm;
+use crate::cli::engine::{EngineChoice, EngineName};
+use crate::exit::Failure;
+
+/// What one engine can do here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct EngineReport {
+    /// The engine.
+    pub name: EngineName,
+    /// Whether it can run a guest now.
+    pub usable: bool,
+    /// Why, or why not, in half a sentence.
+    pub reason: String,
+}
+
+/// An engine, and why it was chosen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chosen {
+    /// The engine.
+    pub name: EngineName,
+    /// Why, for the line on standard error.
+    pub why: String,
+}
+
+/// Every engine on this host, fastest first.
+pub fn survey() -> Vec<EngineReport> {
+    vec![
+        EngineReport { name: EngineName::Kvm, usable: false, reason: kvm::probe().reason() },
+        EngineReport {
+            name: EngineName::Translate,
+            usable: false,
+            reason: "the engine is not in this release yet".to_owned(),
+        },
+        EngineReport {
+            name: EngineName::Interpret,
+            usable: true,
+            reason: "needs nothing but this processor".to_owned(),
+        },
+    ]
+}
+
+/// Chooses the engine: the one that was named, or the first usable one.
+pub fn choose(choice: EngineChoice, reports: &[EngineReport]) -> Result<Chosen, Failure> {
+    if let Some(name) = choice.named() {
+        require(name, reports)?;
+        let why = "as asked for".to_owned();
+        return Ok(Chosen { name, why });
+    }
+    let Some(best) = reports.iter().find(|report| report.usable) else {
+        return Err(Failure::host_lacks("no engine can run on this host"));
+    };
+    let passed_over: Vec<String> = reports
+        .iter()
+        .take_while(|report| report.name != best.name)
+        .map(|report| format!("{}: {}", report.name, report.reason))
+        .collect();
+    let why = if passed_over.is_empty() {
+        "the fastest on this host".to_owned()
+    } else {
+        format!("chosen because {}", passed_over.join("; "))
+    };
+    Ok(Chosen { name: best.name, why })
+}
+
+/// Fails with status 3 unless the engine is usable.
+pub fn require(name: EngineName, reports: &[EngineReport]) -> Result<(), Failure> {
+    match reports.iter().find(|report| report.name == name) {
+        Some(report) if report.usable => Ok(()),
+        Some(report) => Err(Failure::host_lacks(format!("engine {name} cannot be used: {}", report.reason))),
+        None => Err(Failure::host_lacks(format!("engine {name} is unknown here"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(name: EngineName, usable: bool) -> EngineReport {
+        EngineReport { name, usable, reason: format!("{name} reason") }
+    }
+
+    fn reports() -> Vec<EngineReport> {
+        vec![
+            report(EngineName::Kvm, false),
+            report(EngineName::Translate, true),
+            report(EngineName::Interpret, true),
+        ]
+    }
+
+    #[test]
+    fn auto_takes_the_first_usable_and_says_why() {
+        let chosen = choose(EngineChoice::Auto, &reports()).unwrap();
+        assert_eq!(chosen.name, EngineName::Translate);
+        assert_eq!(chosen.why, "chosen because kvm: kvm reason");
+    }
+
+    #[test]
+    fn a_named_engine_is_never_replaced() {
+        let failure = choose(EngineChoice::Kvm, &reports()).unwrap_err();
+        assert_eq!(failure.status().code(), 3);
+        assert_eq!(failure.report(), "engine kvm cannot be used: kvm reason");
+        let chosen = choose(EngineChoice::Interpret, &reports()).unwrap();
+        assert_eq!(chosen.name, EngineName::Interpret);
+    }
+
+    #[test]
+    fn the_survey_always_has_the_interpreter() {
+        assert!(require(EngineName::Interpret, &survey()).is_ok());
+    }
+}

@@ -1,0 +1,102 @@
+//! `ringmaster run`: a guest of the user's own.
+
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Args};
+
+use crate::check::host::Host;
+use crate::cli::disk::Disk;
+use crate::cli::net::Net;
+use crate::cli::options::ExecutionArgs;
+use crate::cli::seconds::Seconds;
+use crate::engines;
+use crate::exit::{ExitStatus, Failure};
+use crate::image::{self, MAX_FIRMWARE};
+use crate::output;
+use crate::vm::{self, Guest, VmRequest};
+
+/// Options of `run`.
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("guest").args(["kernel", "firmware", "disk"]).required(true).multiple(true))]
+pub struct RunArgs {
+    /// Kernel to load: bzImage, ELF or multiboot
+    #[arg(long, value_name = "FILE", conflicts_with = "firmware")]
+    pub kernel: Option<PathBuf>,
+    /// Initial RAM disk; several are loaded one after the other
+    #[arg(long, value_name = "FILE", requires = "kernel")]
+    pub initrd: Vec<PathBuf>,
+    /// The kernel's command line
+    #[arg(long, value_name = "STR", requires = "kernel", default_value = "")]
+    pub cmdline: String,
+    /// Firmware to start at the reset vector
+    #[arg(long, value_name = "FILE")]
+    pub firmware: Option<PathBuf>,
+    /// Disk image: FILE[,format=raw|qcow2][,readonly]
+    #[arg(long, value_name = "DISK")]
+    pub disk: Vec<Disk>,
+    /// Network: none, user[,forward=tcp:HOST:GUEST] or tap=NAME
+    #[arg(long, value_name = "NET", default_value = "none")]
+    pub net: Net,
+    /// How to execute and watch the guest
+    #[command(flatten)]
+    pub execution: ExecutionArgs,
+}
+
+/// Reads the guest's files and runs it.
+pub fn perform(args: RunArgs) -> Result<ExitStatus, Failure> {
+    Disk::require_supported(&args.disk)?;
+    args.net.require_supported()?;
+    args.execution.require_supported()?;
+    let guest = read_guest(&args)?;
+    launch(guest, &args.execution)
+}
+
+fn read_guest(args: &RunArgs) -> Result<Guest, Failure> {
+    let memory = args.execution.memory;
+    if let Some(path) = &args.firmware {
+        let firmware = image::read("firmware", path, MAX_FIRMWARE, "its 16 MiB below 4 GiB")?;
+        return Ok(Guest::Firmware(firmware));
+    }
+    let Some(path) = &args.kernel else {
+        return Err(Failure::usage("give --kernel or --firmware"));
+    };
+    let initrds = args.initrd.iter();
+    Ok(Guest::Kernel {
+        kernel: image::read_for_guest("kernel", path, memory)?,
+        initrds: initrds
+            .map(|path| image::read_for_guest("initrd", path, memory))
+            .collect::<Result<_, _>>()?,
+        cmdline: args.cmdline.clone(),
+    })
+}
+
+/// Chooses the engine, says so, and runs the guest.
+pub fn launch(guest: Guest, execution: &ExecutionArgs) -> Result<ExitStatus, Failure> {
+    execution.require_supported()?;
+    require_memory(execution)?;
+    let chosen = engines::choose(execution.engine, &engines::survey())?;
+    output::note(format_args!("engine {}, {}", chosen.name, chosen.why));
+    vm::launch(VmRequest {
+        guest,
+        engine: chosen.name,
+        cpus: execution.cpus,
+        memory: execution.memory,
+        console: execution.console.clone(),
+        timeout: execution.timeout.map(Seconds::duration),
+        on_reset: execution.on_reset,
+        stats: execution.stats,
+        trace: execution.trace.unwrap_or_default(),
+    })
+}
+
+/// More memory than the host has would only be found out much later.
+fn require_memory(execution: &ExecutionArgs) -> Result<(), Failure> {
+    match Host::read().memory {
+        Some(bytes) if execution.memory.bytes() > bytes => Err(Failure::host_lacks(format!(
+            "the guest is to have {} of memory, but this host has {} MiB",
+            execution.memory,
+            bytes >> 20
+        ))),
+        _ => Ok(()),
+    }
+}
