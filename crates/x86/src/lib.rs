@@ -15,6 +15,7 @@ mod fpu;
 pub mod paging;
 mod segment;
 mod state;
+pub mod xsave;
 
 pub use addr::{GuestPhysAddr, LinearAddr, PAGE_SIZE, is_canonical};
 pub use control::{Cr0, Cr4, Dr6, Dr7, Efer, Rflags, Xcr0};
