@@ -1,0 +1,286 @@
+//! Guest memory as instructions access it: segmentation, then paging, then RAM
+//! or a device. The hit path is inline; everything else is here, once.
+
+use engine::{Callout, TraceEvent};
+use x86::paging::{Access, AccessKind};
+use x86::{Exception, GuestPhysAddr, LinearAddr, SegmentName, Vector};
+
+use crate::cpu::{Break, Cpu, Exec};
+use crate::tlb::View;
+
+/// Unsigned integers as instructions move them.
+pub(crate) trait Value: Copy {
+    const SIZE: u64;
+    fn from_bytes(bytes: &[u8]) -> Self;
+    fn put(self, bytes: &mut [u8]);
+    fn to_u64(self) -> u64;
+    fn truncate(value: u64) -> Self;
+}
+
+macro_rules! value {
+    ($($ty:ty),*) => {$(
+        impl Value for $ty {
+            const SIZE: u64 = size_of::<$ty>() as u64;
+            fn from_bytes(bytes: &[u8]) -> Self {
+                let mut array = [0; size_of::<$ty>()];
+                array.copy_from_slice(&bytes[..size_of::<$ty>()]);
+                Self::from_le_bytes(array)
+            }
+            fn put(self, bytes: &mut [u8]) {
+                bytes[..size_of::<$ty>()].copy_from_slice(&self.to_le_bytes());
+            }
+            #[allow(clippy::allow_attributes, reason = "one of the four casts is from u64")]
+            #[allow(clippy::unnecessary_cast, reason = "one of the four casts is from u64")]
+            fn to_u64(self) -> u64 {
+                self as u64
+            }
+            #[allow(clippy::allow_attributes, reason = "one of the four casts is to u64")]
+            #[allow(clippy::unnecessary_cast, reason = "one of the four casts is to u64")]
+            fn truncate(value: u64) -> Self {
+                value as $ty
+            }
+        }
+    )*};
+}
+value!(u8, u16, u32, u64);
+
+/// Where one page of an access leads.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Place {
+    /// RAM (or readable ROM) in this process.
+    Ram(*mut u8),
+    /// RAM that holds decoded code: a write must be noted.
+    Code(*mut u8, GuestPhysAddr),
+    /// A device, a hole, or a write to ROM.
+    Device(GuestPhysAddr),
+}
+
+impl Cpu {
+    /// Reads through a segment register.
+    #[inline]
+    pub(crate) fn read<T: Value>(&mut self, segment: SegmentName, offset: u64) -> Exec<T> {
+        let lin = self.linear(segment, offset, T::SIZE, false)?;
+        self.read_linear(lin).map_err(|cause| self.as_stack_fault(cause, segment))
+    }
+
+    /// Writes through a segment register.
+    #[inline]
+    pub(crate) fn write<T: Value>(&mut self, segment: SegmentName, offset: u64, value: T) -> Exec {
+        let lin = self.linear(segment, offset, T::SIZE, true)?;
+        self.write_linear(lin, value).map_err(|cause| self.as_stack_fault(cause, segment))
+    }
+
+    /// Makes sure that `size` bytes can be written, without writing.
+    pub(crate) fn probe_write(&mut self, segment: SegmentName, offset: u64, size: u64) -> Exec {
+        let lin = self.linear(segment, offset, size, true)?;
+        self.probe_linear(self.view, lin, size, true)
+    }
+
+    /// Reads at a linear address with the current privilege.
+    #[inline]
+    pub(crate) fn read_linear<T: Value>(&mut self, lin: u64) -> Exec<T> {
+        self.read_as(self.view, lin)
+    }
+
+    /// Writes at a linear address with the current privilege.
+    #[inline]
+    pub(crate) fn write_linear<T: Value>(&mut self, lin: u64, value: T) -> Exec {
+        self.write_as(self.view, lin, value)
+    }
+
+    /// Reads as the processor does for itself (descriptor tables, TSS):
+    /// supervisor mode at any CPL (SDM 3A 4.6).
+    pub(crate) fn read_system<T: Value>(&mut self, lin: u64) -> Exec<T> {
+        self.read_as(View::Supervisor, lin & self.system_mask())
+    }
+
+    /// Writes as the processor does for itself.
+    pub(crate) fn write_system<T: Value>(&mut self, lin: u64, value: T) -> Exec {
+        self.write_as(View::Supervisor, lin & self.system_mask(), value)
+    }
+
+    /// Linear addresses have 64 bits in all of IA-32e mode for system tables.
+    fn system_mask(&self) -> u64 {
+        if self.state.long_mode() { u64::MAX } else { 0xffff_ffff }
+    }
+
+    /// Reads at a linear address as `view` sees it.
+    #[inline(always)]
+    pub(crate) fn read_as<T: Value>(&mut self, view: View, lin: u64) -> Exec<T> {
+        if let Some(host) = self.tlb.lookup(view, false, lin, T::SIZE) {
+            // SAFETY: the TLB holds only pages of guest RAM, and the access
+            // lies in one page; guest memory tolerates any concurrent change.
+            return Ok(unsafe { host.cast::<T>().read_unaligned() });
+        }
+        let mut bytes = [0; 8];
+        self.read_slow(view, lin, &mut bytes[..T::SIZE as usize])?;
+        Ok(T::from_bytes(&bytes))
+    }
+
+    /// Writes at a linear address as `view` sees it.
+    #[inline(always)]
+    pub(crate) fn write_as<T: Value>(&mut self, view: View, lin: u64, value: T) -> Exec {
+        if let Some(host) = self.tlb.lookup(view, true, lin, T::SIZE) {
+            // SAFETY: as in `read_as`.
+            unsafe { host.cast::<T>().write_unaligned(value) };
+            return Ok(());
+        }
+        let mut bytes = [0; 8];
+        value.put(&mut bytes);
+        self.write_slow(view, lin, &bytes[..T::SIZE as usize])
+    }
+
+    /// Reads any number of bytes; all of them or none, as far as faults go.
+    #[cold]
+    pub(crate) fn read_slow(&mut self, view: View, lin: u64, data: &mut [u8]) -> Exec {
+        self.check_access(view, lin, data.len() as u64, false)?;
+        let places = self.places(view, lin, data.len() as u64, false)?;
+        for (place, range) in places.pieces(lin, data.len()) {
+            let piece = &mut data[range];
+            match place {
+                Place::Ram(host) | Place::Code(host, _) => {
+                    // SAFETY: the piece lies in one page of guest RAM.
+                    unsafe { std::ptr::copy_nonoverlapping(host, piece.as_mut_ptr(), piece.len()) }
+                }
+                Place::Device(at) => self.device_read(at, piece),
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes any number of bytes; all of them or none, as far as faults go.
+    #[cold]
+    pub(crate) fn write_slow(&mut self, view: View, lin: u64, data: &[u8]) -> Exec {
+        self.check_access(view, lin, data.len() as u64, true)?;
+        let places = self.places(view, lin, data.len() as u64, true)?;
+        for (place, range) in places.pieces(lin, data.len()) {
+            let piece = &data[range];
+            match place {
+                Place::Ram(host) | Place::Code(host, _) => {
+                    // SAFETY: the piece lies in one page of guest RAM.
+                    unsafe { std::ptr::copy_nonoverlapping(piece.as_ptr(), host, piece.len()) }
+                }
+                Place::Device(at) => self.device_write(at, piece),
+            }
+            if let Place::Code(_, at) = place {
+                self.code_hit |= self.memory.note_write(at, piece.len() as u64);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes sure that an access would not fault.
+    pub(crate) fn probe_linear(&mut self, view: View, lin: u64, size: u64, write: bool) -> Exec {
+        self.check_access(view, lin, size, write)?;
+        self.places(view, lin, size, write).map(drop)
+    }
+
+    /// Alignment checks and data breakpoints, for the views that want them.
+    fn check_access(&mut self, view: View, lin: u64, size: u64, write: bool) -> Exec {
+        if view == View::UserAligned && size > 1 && !lin.is_multiple_of(size.min(16)) {
+            return Err(self.raise(Exception::with_code(Vector::AC, 0)));
+        }
+        if view.watches() {
+            self.watch(lin, size, write);
+        }
+        Ok(())
+    }
+
+    /// The one or two pages of an access, both checked before either is
+    /// touched.
+    fn places(&mut self, view: View, lin: u64, size: u64, write: bool) -> Exec<Places> {
+        let in_first = 0x1000 - (lin & 0xfff);
+        let first = self.place(view, lin, write)?;
+        if size <= in_first {
+            return Ok(Places { first, second: None });
+        }
+        let next = lin.wrapping_add(in_first) & if self.state.long_mode() { u64::MAX } else { 0xffff_ffff };
+        let second = self.place(view, next, write)?;
+        Ok(Places { first, second: Some(second) })
+    }
+
+    /// Translates one address and remembers the page if that is allowed.
+    #[cold]
+    pub(crate) fn place(&mut self, view: View, lin: u64, write: bool) -> Exec<Place> {
+        if !self.canonical(lin) && self.state.long_mode() {
+            return Err(self.gp0());
+        }
+        self.stats.count(Callout::TlbMiss);
+        let kind = if write { AccessKind::Write } else { AccessKind::Read };
+        let access = Access { kind, user: view.user(), smap_override: view.smap_override() };
+        let page = match self.paging.translate(&self.memory, LinearAddr(lin), access) {
+            Ok(page) => page,
+            Err(fault) => return Err(self.raise(fault)),
+        };
+        let Some(host) = self.memory.page(page.gpa) else { return Ok(Place::Device(page.gpa)) };
+        let at = host.start.as_ptr().wrapping_add(page.gpa.page_offset() as usize);
+        if write && !host.writable {
+            return Ok(Place::Device(page.gpa));
+        }
+        if page.page_shift > 12 {
+            self.tlb.note_large(lin);
+        }
+        self.tlb.insert(view, false, lin, host.start.as_ptr());
+        if host.holds_code {
+            return Ok(if write { Place::Code(at, page.gpa) } else { Place::Ram(at) });
+        }
+        let write_access = Access { kind: AccessKind::Write, ..access };
+        let may_write = write || page.dirty && self.paging.check_rights(&page, write_access).is_ok();
+        if may_write && host.writable {
+            self.tlb.insert(view, true, lin, host.start.as_ptr());
+        }
+        Ok(Place::Ram(at))
+    }
+
+    fn device_read(&mut self, at: GuestPhysAddr, data: &mut [u8]) {
+        for (index, piece) in data.chunks_mut(8).enumerate() {
+            let at = at.wrapping_add(index as u64 * 8);
+            self.stats.count(Callout::Mmio);
+            self.platform().mmio_read(self.id, at, piece);
+            self.trace_mmio(at, piece, false);
+        }
+    }
+
+    fn device_write(&mut self, at: GuestPhysAddr, data: &[u8]) {
+        for (index, piece) in data.chunks(8).enumerate() {
+            let at = at.wrapping_add(index as u64 * 8);
+            self.stats.count(Callout::Mmio);
+            self.platform().mmio_write(self.id, at, piece);
+            self.trace_mmio(at, piece, true);
+        }
+    }
+
+    fn trace_mmio(&self, at: GuestPhysAddr, data: &[u8], write: bool) {
+        if self.tracing.io {
+            let mut bytes = [0; 8];
+            bytes[..data.len()].copy_from_slice(data);
+            let value = u64::from_le_bytes(bytes);
+            self.report(&TraceEvent::Mmio { at: at.0, size: data.len() as u8, value, write });
+        }
+    }
+
+    /// A non-canonical stack reference is #SS, not #GP (SDM 1 3.3.7.1).
+    #[cold]
+    pub(crate) fn as_stack_fault(&mut self, cause: Break, segment: SegmentName) -> Break {
+        if cause == Break::Fault && segment == SegmentName::Ss && self.fault == Exception::gp(0) {
+            self.fault = Exception::ss(0);
+        }
+        cause
+    }
+}
+
+/// The pages of one access.
+struct Places {
+    first: Place,
+    second: Option<Place>,
+}
+
+impl Places {
+    /// Each page's place with the part of the data that goes there.
+    fn pieces(self, lin: u64, len: usize) -> impl Iterator<Item = (Place, std::ops::Range<usize>)> {
+        let in_first = (0x1000 - (lin & 0xfff)) as usize;
+        let split = if self.second.is_some() { in_first.min(len) } else { len };
+        let second = self.second.map(|place| (place, split..len));
+        [Some((self.first, 0..split)), second].into_iter().flatten()
+    }
+}

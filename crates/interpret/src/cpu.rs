@@ -1,0 +1,322 @@
+//! One processor as the interpreter runs it: the architectural state, what is
+//! derived from it, and the way out to the machine.
+
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use engine::{Callout, Platform, Stop, TraceEvent, TraceSink, TraceWhat, VcpuConfig, VcpuSignals, VcpuStats};
+use memory::GuestMemory;
+use x86::cpuid::CpuidModel;
+use x86::paging::Paging;
+use x86::{CpuState, Cr0, Cr4, Exception, Gpr, LinearAddr, Rflags, Segment, SegmentName, is_canonical};
+
+use crate::native::Bounce;
+use crate::tlb::{Tlb, View};
+
+/// Why an instruction did not run to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Break {
+    /// It faulted: [`Cpu::fault`] says how.
+    Fault,
+    /// It did a part and wants to be started again (`rep`, interrupted).
+    Restart,
+    /// The vCPU must stop: [`Cpu::stop`] says why.
+    Stop,
+}
+
+/// The outcome of an instruction or a part of one.
+pub(crate) type Exec<T = ()> = Result<T, Break>;
+
+/// The size of code, operands or addresses, in bytes.
+pub(crate) mod size {
+    pub(crate) const WORD: u8 = 2;
+    pub(crate) const DWORD: u8 = 4;
+    pub(crate) const QWORD: u8 = 8;
+}
+
+/// A processor. Every public field of the architecture is in `state`; the rest
+/// is derived by [`Cpu::refresh`] or belongs to the interpreter.
+pub(crate) struct Cpu {
+    pub(crate) state: CpuState,
+    /// Where execution goes on after the current instruction.
+    pub(crate) next_rip: u64,
+    /// The exception behind [`Break::Fault`].
+    pub(crate) fault: Exception,
+    /// The reason behind [`Break::Stop`].
+    pub(crate) stop: Option<Stop>,
+    /// A store has hit decoded code: the running block may be stale.
+    pub(crate) code_hit: bool,
+    /// Debug conditions met by the current instruction, as bits of DR6.
+    pub(crate) debug_hits: u64,
+
+    /// Size of code by CS.L and CS.D: 2, 4 or 8.
+    pub(crate) code_size: u8,
+    /// Which bits of RSP the stack uses.
+    pub(crate) stack_mask: u64,
+    /// 64-bit mode.
+    pub(crate) long: bool,
+    /// Segments with base 0 and limit 4 GiB, readable and writable: bit N for
+    /// segment N.
+    pub(crate) flat: u8,
+    /// How the current privilege sees memory.
+    pub(crate) view: View,
+    pub(crate) paging: Paging,
+    /// Bits of linear addresses that exist in the current mode.
+    pub(crate) linear_mask: u64,
+    /// Some data breakpoint is enabled.
+    pub(crate) watching: bool,
+
+    pub(crate) tlb: Box<Tlb>,
+    pub(crate) bounce: Box<Bounce>,
+    pub(crate) id: u32,
+    pub(crate) memory: GuestMemory,
+    pub(crate) cpuid: Arc<CpuidModel>,
+    pub(crate) signals: Arc<VcpuSignals>,
+    pub(crate) stats: VcpuStats,
+    pub(crate) trace: Option<Arc<dyn TraceSink>>,
+    pub(crate) tracing: TraceWhat,
+    platform: Option<NonNull<dyn Platform>>,
+}
+
+// SAFETY: `platform` is set only while `run` or `step` borrows the machine, on
+// the thread that called it.
+unsafe impl Send for Cpu {}
+
+impl Cpu {
+    pub(crate) fn new(config: VcpuConfig) -> Self {
+        let state = CpuState::reset();
+        let tracing = config.trace.as_ref().map(|sink| sink.wants()).unwrap_or_default();
+        let mut cpu = Self {
+            paging: Paging::from_state(&state),
+            state,
+            next_rip: 0,
+            fault: Exception::UD,
+            stop: None,
+            code_hit: false,
+            debug_hits: 0,
+            code_size: size::WORD,
+            stack_mask: 0xffff,
+            long: false,
+            flat: 0,
+            view: View::Supervisor,
+            linear_mask: 0xffff_ffff,
+            watching: false,
+            tlb: Tlb::new(),
+            bounce: Bounce::new(),
+            id: config.id,
+            memory: config.memory,
+            cpuid: config.cpuid,
+            signals: config.signals,
+            stats: VcpuStats::default(),
+            trace: config.trace,
+            tracing,
+            platform: None,
+        };
+        cpu.refresh();
+        cpu
+    }
+
+    /// Borrows the machine for as long as `body` runs.
+    pub(crate) fn with_platform<R>(
+        cpu: &mut Self,
+        platform: &dyn Platform,
+        body: impl FnOnce(&mut Self) -> R,
+    ) -> R {
+        let erased: NonNull<dyn Platform + '_> = NonNull::from(platform);
+        // SAFETY: only the lifetime changes; the pointer is dropped below,
+        // before the borrow ends.
+        cpu.platform = Some(unsafe {
+            std::mem::transmute::<NonNull<dyn Platform + '_>, NonNull<dyn Platform + 'static>>(erased)
+        });
+        let result = body(cpu);
+        cpu.platform = None;
+        result
+    }
+
+    /// The machine. Instructions run only inside [`Cpu::with_platform`].
+    pub(crate) fn platform<'a>(&self) -> &'a dyn Platform {
+        match self.platform {
+            // SAFETY: set by `with_platform`, whose caller lends the machine
+            // for longer than any instruction runs.
+            Some(platform) => unsafe { &*platform.as_ptr() },
+            None => unreachable!("instructions run only while the machine is lent"),
+        }
+    }
+
+    /// Notes `exception` as the outcome of the current instruction:
+    /// `return Err(cpu.raise(...))`.
+    #[cold]
+    pub(crate) fn raise(&mut self, exception: Exception) -> Break {
+        self.fault = exception;
+        Break::Fault
+    }
+
+    /// #GP(0).
+    #[cold]
+    pub(crate) fn gp0(&mut self) -> Break {
+        self.raise(Exception::gp(0))
+    }
+
+    /// #UD.
+    #[cold]
+    pub(crate) fn ud(&mut self) -> Break {
+        self.raise(Exception::UD)
+    }
+
+    /// Current privilege level.
+    pub(crate) fn cpl(&self) -> u8 {
+        self.state.cpl()
+    }
+
+    /// #GP(0) unless the CPL is 0. Virtual-8086 mode has CPL 3.
+    pub(crate) fn require_cpl0(&mut self) -> Exec {
+        if self.cpl() == 0 { Ok(()) } else { Err(self.gp0()) }
+    }
+
+    /// Recomputes all that is derived from the state. Call it after any change
+    /// of segments, control registers, EFER, DR7 or the flags VM and AC.
+    pub(crate) fn refresh(&mut self) {
+        let state = &self.state;
+        self.long = state.mode_64bit();
+        let cs = state.segment(SegmentName::Cs).attributes;
+        let ss = state.segment(SegmentName::Ss).attributes;
+        self.code_size = match (self.long, cs.db()) {
+            (true, _) => size::QWORD,
+            (_, true) => size::DWORD,
+            _ => size::WORD,
+        };
+        self.stack_mask = match (self.long, ss.db()) {
+            (true, _) => u64::MAX,
+            (_, true) => 0xffff_ffff,
+            _ => 0xffff,
+        };
+        self.linear_mask = if self.long { u64::MAX } else { 0xffff_ffff };
+        self.flat = 0;
+        for (index, segment) in state.segments.iter().enumerate() {
+            self.flat |= u8::from(is_flat(segment)) << index;
+        }
+        self.watching = state.dr7.bits() & 0xff != 0;
+        self.refresh_view();
+    }
+
+    /// The part of [`Cpu::refresh`] that the flag AC, the CPL and CR0.AM decide.
+    pub(crate) fn refresh_view(&mut self) {
+        let state = &self.state;
+        let ac = state.rflags.contains(Rflags::AC);
+        self.view = if self.watching {
+            View::watched(state.cpl() == 3, ac)
+        } else if state.cpl() == 3 {
+            if ac && state.cr0.contains(Cr0::AM) { View::UserAligned } else { View::User }
+        } else if ac && state.cr4.contains(Cr4::SMAP) {
+            View::SupervisorAc
+        } else {
+            View::Supervisor
+        };
+    }
+
+    /// Recomputes the paging digest and forgets all translations. Call it after
+    /// changes of CR0, CR3, CR4, EFER or PKRU.
+    pub(crate) fn paging_changed(&mut self) {
+        self.paging = Paging::from_state(&self.state);
+        self.flush_tlb();
+    }
+
+    /// Forgets all translations.
+    pub(crate) fn flush_tlb(&mut self) {
+        self.stats.count(Callout::TlbFlush);
+        self.tlb.flush();
+    }
+
+    /// Forgets the translations of the page at `lin`.
+    pub(crate) fn flush_page(&mut self, lin: u64) {
+        self.stats.count(Callout::TlbFlush);
+        self.tlb.flush_page(lin);
+    }
+
+    /// Whether `lin` is canonical in the current paging mode.
+    pub(crate) fn canonical(&self, lin: u64) -> bool {
+        is_canonical(lin, self.state.cr4.contains(Cr4::LA57))
+    }
+
+    /// The linear address of the current instruction.
+    pub(crate) fn code_address(&self) -> LinearAddr {
+        let base = if self.long { 0 } else { self.state.segment(SegmentName::Cs).base };
+        LinearAddr(base.wrapping_add(self.state.rip) & self.linear_mask)
+    }
+
+    /// Reports an event to the trace, if there is one.
+    #[cold]
+    pub(crate) fn report(&self, event: &TraceEvent) {
+        if let Some(sink) = &self.trace {
+            sink.event(self.id, event);
+        }
+    }
+
+    /// A register by number, all 64 bits.
+    #[inline]
+    pub(crate) fn reg64(&self, reg: u8) -> u64 {
+        self.state.gpr[usize::from(reg & 15)]
+    }
+
+    /// A register's low `size` bytes; byte registers 16 to 19 are AH, CH, DH
+    /// and BH.
+    #[inline]
+    pub(crate) fn reg(&self, reg: u8, bytes: u8) -> u64 {
+        match bytes {
+            1 if reg >= 16 => self.state.gpr[usize::from(reg & 3)] >> 8 & 0xff,
+            _ => self.reg64(reg) & mask(bytes),
+        }
+    }
+
+    /// Writes a register's low `size` bytes: 4-byte writes clear the upper
+    /// half, smaller ones keep the rest (SDM 1 3.4.1.1).
+    #[inline]
+    pub(crate) fn set_reg(&mut self, reg: u8, bytes: u8, value: u64) {
+        let slot = &mut self.state.gpr[usize::from(if reg >= 16 { reg & 3 } else { reg })];
+        *slot = match bytes {
+            8 => value,
+            4 => value & 0xffff_ffff,
+            2 => *slot & !0xffff | value & 0xffff,
+            _ if reg >= 16 => *slot & !0xff00 | (value & 0xff) << 8,
+            _ => *slot & !0xff | value & 0xff,
+        };
+    }
+
+    /// RSP as the stack's size shows it.
+    pub(crate) fn stack_pointer(&self) -> u64 {
+        self.state.reg(Gpr::Rsp) & self.stack_mask
+    }
+
+    /// Sets the part of RSP that the stack uses.
+    pub(crate) fn set_stack_pointer(&mut self, value: u64) {
+        let mask = self.stack_mask;
+        let keep = if mask == 0xffff { self.state.reg(Gpr::Rsp) & !mask } else { 0 };
+        self.state.set_reg(Gpr::Rsp, keep | value & mask);
+    }
+
+    /// Replaces the arithmetic flags in `mask` by those in `new`.
+    #[inline]
+    pub(crate) fn set_flags(&mut self, mask: Rflags, new: Rflags) {
+        self.state.rflags = self.state.rflags.difference(mask).union(new.intersection(mask));
+    }
+}
+
+/// All ones in the low `bytes` bytes.
+#[inline]
+pub(crate) const fn mask(bytes: u8) -> u64 {
+    match bytes {
+        1 => 0xff,
+        2 => 0xffff,
+        4 => 0xffff_ffff,
+        _ => u64::MAX,
+    }
+}
+
+fn is_flat(segment: &Segment) -> bool {
+    let attributes = segment.attributes;
+    segment.base == 0
+        && segment.limit == u32::MAX
+        && attributes.present()
+        && attributes.is_writable()
+        && !attributes.is_expand_down()
+}

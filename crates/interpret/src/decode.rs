@@ -1,0 +1,266 @@
+//! From bytes to [`Insn`]: iced-x86 decodes, this chooses who executes.
+
+use iced_x86::{
+    Decoder, DecoderError, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, OpAccess,
+    OpKind, Register,
+};
+use x86::cpuid::CpuidModel;
+use x86::{Exception, SegmentName};
+
+use crate::cpu::{Cpu, Exec};
+use crate::insn::{Address, Handler, Insn, NONE, RIP};
+use crate::native::{self, Arena, HostCpu};
+use crate::{ops, string, system, vector};
+
+/// The longest instruction, in bytes (SDM 2A 2.3.11).
+pub(crate) const MAX_LEN: usize = 15;
+
+/// What follows an instruction in its block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flow {
+    /// The next instruction.
+    Next,
+    /// Nothing: it may jump, change the mode or let an interrupt in.
+    End,
+}
+
+/// A choice of handler.
+pub(crate) type Choice = (Handler, Flow);
+
+/// What came out of some bytes.
+pub(crate) enum Decoded {
+    Insn(Insn, Flow),
+    /// The bytes end before the instruction does.
+    MoreBytes,
+}
+
+/// Decodes instructions for one vCPU.
+pub(crate) struct InsnDecoder {
+    pub(crate) arena: Arena,
+    host: HostCpu,
+    info: InstructionInfoFactory,
+}
+
+impl InsnDecoder {
+    pub(crate) fn new(arena: Arena) -> Self {
+        Self { arena, host: HostCpu::detect(), info: InstructionInfoFactory::new() }
+    }
+
+    /// Decodes the first instruction of `bytes` for code of `code_size` bytes.
+    pub(crate) fn decode(&mut self, bytes: &[u8], code_size: u8, cpuid: &CpuidModel) -> Decoded {
+        let bytes = &bytes[..bytes.len().min(MAX_LEN)];
+        let bitness = u32::from(code_size) * 8;
+        let mut decoder = Decoder::with_ip(bitness, bytes, 0, DecoderOptions::NONE);
+        let instruction = decoder.decode();
+        match decoder.last_error() {
+            DecoderError::NoMoreBytes if bytes.len() < MAX_LEN => Decoded::MoreBytes,
+            DecoderError::NoMoreBytes => fixed(too_long, bytes.len()),
+            DecoderError::None if offered(&instruction, cpuid) => {
+                let (insn, flow) = self.build(&instruction, bytes, code_size);
+                Decoded::Insn(insn, flow)
+            }
+            _ => fixed(undefined, instruction.len().max(1)),
+        }
+    }
+
+    fn build(&mut self, instruction: &Instruction, bytes: &[u8], code_size: u8) -> (Insn, Flow) {
+        let mut insn = operands(instruction);
+        if let Some((handler, flow)) = choose(instruction) {
+            insn.handler = handler;
+            if keeps_instruction(instruction) {
+                insn.full = Some(Box::new(*instruction));
+            }
+            return (insn, flow);
+        }
+        self.build_native(instruction, &mut insn, bytes, code_size);
+        (insn, Flow::Next)
+    }
+
+    /// An instruction that the host executes.
+    fn build_native(&mut self, instruction: &Instruction, insn: &mut Insn, bytes: &[u8], code_size: u8) {
+        insn.handler = undefined;
+        if !ops::native::allowed(instruction) {
+            return;
+        }
+        let mut key = ([0; MAX_LEN], instruction.len() as u8, code_size);
+        key.0[..instruction.len()].copy_from_slice(&bytes[..instruction.len()]);
+        let thunk = self.arena.find(&key).or_else(|| {
+            let code = native::emit(instruction, self.host)?;
+            self.arena.insert(key, &code)
+        });
+        if thunk.is_some() {
+            insn.thunk = thunk;
+            insn.handler = ops::native::handler(instruction, memory_access(&mut self.info, instruction));
+            insn.reg1 = ops::native::unit(instruction) as u8;
+            if ops::native::is_x87(instruction) {
+                insn.full = Some(Box::new(*instruction));
+            }
+        }
+    }
+}
+
+fn memory_access(info: &mut InstructionInfoFactory, instruction: &Instruction) -> Option<OpAccess> {
+    let position = (0..instruction.op_count()).find(|&op| instruction.op_kind(op) == OpKind::Memory)?;
+    Some(info.info(instruction).op_access(position))
+}
+
+fn fixed(handler: Handler, len: usize) -> Decoded {
+    let mut insn = operands(&Instruction::default());
+    insn.handler = handler;
+    insn.len = len as u8;
+    Decoded::Insn(insn, Flow::End)
+}
+
+/// #UD: an opcode that does not exist or is not offered.
+pub(crate) fn undefined(cpu: &mut Cpu, _insn: &Insn) -> Exec {
+    Err(cpu.ud())
+}
+
+/// More than 15 bytes (SDM 3A 6.15, #GP).
+fn too_long(cpu: &mut Cpu, _insn: &Insn) -> Exec {
+    Err(cpu.raise(Exception::gp(0)))
+}
+
+/// Whether the CPUID model offers the instruction. Hints are NOPs where the
+/// feature behind them is absent.
+fn offered(instruction: &Instruction, cpuid: &CpuidModel) -> bool {
+    ops::is_hint(instruction) || instruction.cpuid_features().iter().all(|&feature| cpuid.allows(feature))
+}
+
+fn choose(instruction: &Instruction) -> Option<Choice> {
+    ops::choose(instruction)
+        .or_else(|| string::choose(instruction))
+        .or_else(|| system::choose(instruction))
+        .or_else(|| vector::choose(instruction))
+        .or_else(|| {
+            (instruction.flow_control() != FlowControl::Next).then_some((undefined as Handler, Flow::End))
+        })
+}
+
+/// Whether the handler looks at more than the operands in [`Insn`].
+fn keeps_instruction(instruction: &Instruction) -> bool {
+    !ops::is_plain(instruction)
+}
+
+/// The operands in the form that handlers use.
+fn operands(instruction: &Instruction) -> Insn {
+    let mut registers = (0..instruction.op_count())
+        .filter(|&op| instruction.op_kind(op) == OpKind::Register)
+        .map(|op| register_number(instruction.op_register(op)));
+    let (reg1, reg2) = (registers.next().unwrap_or(NONE), registers.next().unwrap_or(NONE));
+    let has_memory = (0..instruction.op_count()).any(|op| instruction.op_kind(op) == OpKind::Memory);
+    Insn {
+        handler: undefined,
+        thunk: None,
+        imm: immediate(instruction),
+        address: if has_memory { address(instruction) } else { Address::NOTHING },
+        len: instruction.len() as u8,
+        size: operand_size(instruction),
+        mem_size: instruction.memory_size().size() as u16,
+        reg1,
+        reg2,
+        full: None,
+    }
+}
+
+/// A general-purpose register's number, with 16 to 19 for AH to BH; for other
+/// files the number within the file.
+pub(crate) fn register_number(register: Register) -> u8 {
+    match register {
+        Register::AH => 16,
+        Register::CH => 17,
+        Register::DH => 18,
+        Register::BH => 19,
+        other => other.number() as u8,
+    }
+}
+
+/// The size of the first operand.
+fn operand_size(instruction: &Instruction) -> u8 {
+    if instruction.op_count() == 0 {
+        return 0;
+    }
+    match instruction.op_kind(0) {
+        OpKind::Register => instruction.op_register(0).size() as u8,
+        OpKind::Memory => instruction.memory_size().size() as u8,
+        _ => 0,
+    }
+}
+
+/// The immediate, sign-extended as the instruction wants it, or the
+/// displacement of a near branch from the next instruction.
+fn immediate(instruction: &Instruction) -> u64 {
+    for op in 0..instruction.op_count() {
+        match instruction.op_kind(op) {
+            OpKind::NearBranch16 | OpKind::NearBranch32 | OpKind::NearBranch64 => {
+                return instruction.near_branch_target().wrapping_sub(instruction.len() as u64);
+            }
+            OpKind::Immediate8
+            | OpKind::Immediate8_2nd
+            | OpKind::Immediate16
+            | OpKind::Immediate32
+            | OpKind::Immediate64
+            | OpKind::Immediate8to16
+            | OpKind::Immediate8to32
+            | OpKind::Immediate8to64
+            | OpKind::Immediate32to64 => return instruction.immediate(op),
+            _ => {}
+        }
+    }
+    0
+}
+
+fn address(instruction: &Instruction) -> Address {
+    let base = instruction.memory_base();
+    let index = instruction.memory_index();
+    let size = address_size(instruction);
+    let mut disp = instruction.memory_displacement64();
+    let base_number = match base {
+        Register::None => NONE,
+        Register::RIP | Register::EIP => {
+            disp = disp.wrapping_sub(instruction.len() as u64);
+            RIP
+        }
+        other => other.number() as u8,
+    };
+    let index_number =
+        if index == Register::None || index.is_vector_register() { NONE } else { index.number() as u8 };
+    Address {
+        disp,
+        mask: crate::cpu::mask(size),
+        base: base_number,
+        index: index_number,
+        scale: instruction.memory_index_scale().trailing_zeros() as u8,
+        segment: segment_name(instruction.memory_segment()),
+    }
+}
+
+/// The address size of the memory operand, in bytes.
+fn address_size(instruction: &Instruction) -> u8 {
+    let of = |register: Register| match register {
+        Register::None => None,
+        Register::RIP => Some(8),
+        Register::EIP => Some(4),
+        other if other.is_vector_register() => None,
+        other => Some(other.size() as u8),
+    };
+    of(instruction.memory_base()).or_else(|| of(instruction.memory_index())).unwrap_or(
+        match instruction.memory_displ_size() {
+            2 => 2,
+            4 => 4,
+            _ => 8,
+        },
+    )
+}
+
+/// The segment register that iced names.
+pub(crate) fn segment_name(register: Register) -> SegmentName {
+    match register {
+        Register::ES => SegmentName::Es,
+        Register::CS => SegmentName::Cs,
+        Register::SS => SegmentName::Ss,
+        Register::FS => SegmentName::Fs,
+        Register::GS => SegmentName::Gs,
+        _ => SegmentName::Ds,
+    }
+}

@@ -1,0 +1,240 @@
+//! Instructions that the host executes through a thunk.
+
+use iced_x86::{CpuidFeature, Instruction, Mnemonic, OpAccess};
+use x86::{Cr0, Cr4, Exception, Xcr0};
+
+use crate::cpu::{Cpu, Exec};
+use crate::insn::{Handler, Insn};
+use crate::native::Thunk;
+
+/// The register file that an instruction needs, and with it the control bits
+/// that allow it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Unit {
+    Integer,
+    X87,
+    Mmx,
+    Sse,
+    Avx,
+    Avx512,
+}
+
+/// Which unit an instruction uses.
+pub(crate) fn unit(instruction: &Instruction) -> Unit {
+    use Mnemonic as M;
+    use iced_x86::EncodingKind as Encoding;
+    let uses = |test: fn(iced_x86::Register) -> bool| {
+        (0..instruction.op_count()).any(|op| {
+            instruction.op_kind(op) == iced_x86::OpKind::Register && test(instruction.op_register(op))
+        })
+    };
+    match instruction.code().op_code().encoding() {
+        Encoding::EVEX => Unit::Avx512,
+        Encoding::VEX if uses(|register| register.is_k()) => Unit::Avx512,
+        Encoding::VEX
+            if !uses(|register| register.is_gpr()) || uses(|register| register.is_vector_register()) =>
+        {
+            Unit::Avx
+        }
+        Encoding::VEX => Unit::Integer,
+        _ if uses(|register| register.is_xmm()) || instruction.mnemonic() == M::Ldmxcsr => Unit::Sse,
+        _ if uses(|register| register.is_mm()) || instruction.mnemonic() == M::Emms => Unit::Mmx,
+        _ if is_x87(instruction) => Unit::X87,
+        _ => Unit::Integer,
+    }
+}
+
+/// Whether it is an x87 instruction.
+pub(crate) fn is_x87(instruction: &Instruction) -> bool {
+    instruction
+        .cpuid_features()
+        .iter()
+        .any(|feature| matches!(feature, CpuidFeature::FPU | CpuidFeature::FPU287 | CpuidFeature::FPU387))
+        || instruction.mnemonic() == Mnemonic::Fisttp
+}
+
+/// Whether the host may execute the instruction on the guest's behalf: it
+/// works on registers, flags and one plain memory operand, and on nothing else.
+pub(crate) fn allowed(instruction: &Instruction) -> bool {
+    if instruction.is_privileged()
+        || instruction.is_stack_instruction()
+        || instruction.is_string_instruction()
+    {
+        return false;
+    }
+    if unit(instruction) == Unit::Integer { is_integer(instruction.mnemonic()) } else { true }
+}
+
+/// The integer instructions that compute and do nothing else.
+fn is_integer(mnemonic: Mnemonic) -> bool {
+    use Mnemonic::*;
+    #[rustfmt::skip]
+    let plain = matches!(
+        mnemonic,
+        Adc | Adcx | Add | Adox | And | Andn | Bextr | Blsi | Blsmsk | Blsr | Bsf | Bsr | Bswap | Bt | Btc | Btr | Bts
+            | Bzhi | Cbw | Cdq | Cdqe | Clc | Cmc | Cmova | Cmovae | Cmovb | Cmovbe | Cmove | Cmovg | Cmovge | Cmovl
+            | Cmovle | Cmovne | Cmovno | Cmovnp | Cmovns | Cmovo | Cmovp | Cmovs | Cmp | Cmpxchg | Cmpxchg16b
+            | Cmpxchg8b | Cqo | Crc32 | Cwd | Cwde | Dec | Div | Idiv | Imul | Inc | Lahf | Lfence | Lzcnt | Mfence
+            | Mov | Movbe | Movnti | Movsx | Movsxd | Movzx | Mul | Mulx | Neg | Not | Or | Pdep | Pext | Popcnt | Rcl
+            | Rcr | Rdrand | Rdseed | Rol | Ror | Rorx | Sahf | Sar | Sarx | Sbb | Seta | Setae | Setb | Setbe | Sete
+            | Setg | Setge | Setl | Setle | Setne | Setno | Setnp | Setns | Seto | Setp | Sets | Sfence | Shl | Shld
+            | Shlx | Shr | Shrd | Shrx | Stc | Sub | Test | Tzcnt | Xadd | Xchg | Xor
+    );
+    plain
+}
+
+/// The handler for an instruction whose memory operand, if any, is accessed so.
+pub(crate) fn handler(instruction: &Instruction, access: Option<OpAccess>) -> Handler {
+    let integer = unit(instruction) == Unit::Integer;
+    match (access, integer) {
+        (None, true) => register_only,
+        (None, false) => fpu_register_only,
+        (Some(OpAccess::Read | OpAccess::CondRead), true) => load,
+        (Some(OpAccess::Read | OpAccess::CondRead), false) => fpu_load,
+        (Some(OpAccess::NoMemAccess | OpAccess::None), _) => register_only,
+        (Some(OpAccess::Write), true) => store,
+        (Some(OpAccess::Write), false) => fpu_store,
+        (Some(_), true) => modify,
+        (Some(_), false) => fpu_modify,
+    }
+}
+
+fn register_only(cpu: &mut Cpu, insn: &Insn) -> Exec {
+    let thunk = thunk_of(cpu, insn)?;
+    cpu.call(thunk, std::ptr::null_mut())
+}
+
+fn load(cpu: &mut Cpu, insn: &Insn) -> Exec {
+    with_memory(cpu, insn, false)
+}
+
+fn store(cpu: &mut Cpu, insn: &Insn) -> Exec {
+    with_memory(cpu, insn, true)
+}
+
+fn modify(cpu: &mut Cpu, insn: &Insn) -> Exec {
+    with_memory(cpu, insn, true)
+}
+
+fn fpu_register_only(cpu: &mut Cpu, insn: &Insn) -> Exec {
+    cpu.require_unit(insn)?;
+    register_only(cpu, insn)?;
+    cpu.set_x87_pointers(insn);
+    Ok(())
+}
+
+fn fpu_load(cpu: &mut Cpu, insn: &Insn) -> Exec {
+    cpu.require_unit(insn)?;
+    load(cpu, insn)?;
+    cpu.set_x87_pointers(insn);
+    Ok(())
+}
+
+fn fpu_store(cpu: &mut Cpu, insn: &Insn) -> Exec {
+    cpu.require_unit(insn)?;
+    store(cpu, insn)?;
+    cpu.set_x87_pointers(insn);
+    Ok(())
+}
+
+fn fpu_modify(cpu: &mut Cpu, insn: &Insn) -> Exec {
+    cpu.require_unit(insn)?;
+    modify(cpu, insn)?;
+    cpu.set_x87_pointers(insn);
+    Ok(())
+}
+
+fn thunk_of(cpu: &mut Cpu, insn: &Insn) -> Exec<Thunk> {
+    match insn.thunk {
+        Some(thunk) => Ok(thunk),
+        None => Err(cpu.ud()),
+    }
+}
+
+/// Executes the instruction on its memory operand: in place where that is one
+/// piece of RAM, else on a copy.
+fn with_memory(cpu: &mut Cpu, insn: &Insn, write: bool) -> Exec {
+    let thunk = thunk_of(cpu, insn)?;
+    let segment = insn.address.segment;
+    let size = u64::from(insn.mem_size.max(1));
+    let offset = cpu.effective_address(insn);
+    let lin = cpu.linear(segment, offset, size, write)?;
+    if let Some(host) = cpu.tlb.lookup(cpu.view, write, lin, size) {
+        return cpu.call(thunk, host);
+    }
+    cpu.call_on_copy(thunk, lin, size, write).map_err(|cause| cpu.as_stack_fault(cause, segment))
+}
+
+impl Cpu {
+    /// Calls a thunk; `memory` must be valid for its operand.
+    #[inline]
+    pub(crate) fn call(&mut self, thunk: Thunk, memory: *mut u8) -> Exec {
+        // SAFETY: thunks live as long as the block they belong to; the run loop
+        // has announced the arena; callers pass the operand's address, from the
+        // TLB or in the bounce buffer.
+        let outcome = unsafe { thunk.call(&mut self.state, memory) };
+        outcome.map_err(|fault| self.raise(fault.exception()))
+    }
+
+    /// Calls a thunk on a copy of its operand, which is written back if `write`.
+    #[cold]
+    pub(crate) fn call_on_copy(&mut self, thunk: Thunk, lin: u64, size: u64, write: bool) -> Exec {
+        if write {
+            self.probe_linear(self.view, lin, size, true)?;
+            if let Some(host) = self.tlb.lookup(self.view, true, lin, size) {
+                return self.call(thunk, host);
+            }
+        }
+        let mut bytes = [0; crate::native::MAX_OPERAND];
+        let bytes = &mut bytes[..size as usize];
+        self.read_slow(self.view, lin, bytes)?;
+        let operand = self.bounce.operand(lin, size as usize);
+        operand.copy_from_slice(bytes);
+        let memory = operand.as_mut_ptr();
+        self.call(thunk, memory)?;
+        if write {
+            bytes.copy_from_slice(self.bounce.operand(lin, size as usize));
+            self.write_slow(self.view, lin, bytes)?;
+        }
+        Ok(())
+    }
+
+    /// #UD or #NM unless the instruction's unit is enabled (SDM 3A 2.5, 13.1;
+    /// 2A tables 2-17 to 2-27).
+    pub(crate) fn require_unit(&mut self, insn: &Insn) -> Exec {
+        let (cr0, cr4) = (self.state.cr0, self.state.cr4);
+        let unit = insn.reg1;
+        let undefined = if unit == Unit::X87 as u8 {
+            if cr0.intersects(Cr0::EM.union(Cr0::TS)) {
+                return Err(self.raise(Exception::NM));
+            }
+            false
+        } else if unit == Unit::Mmx as u8 {
+            cr0.contains(Cr0::EM)
+        } else if unit == Unit::Sse as u8 {
+            cr0.contains(Cr0::EM) || !cr4.contains(Cr4::OSFXSR)
+        } else {
+            let needed = Xcr0::SSE.union(Xcr0::AVX);
+            let needed = if unit == Unit::Avx512 as u8 { needed.union(Xcr0::AVX512) } else { needed };
+            self.state.real_or_v86() || !cr4.contains(Cr4::OSXSAVE) || !self.state.xcr0.contains(needed)
+        };
+        if undefined {
+            return Err(self.ud());
+        }
+        if cr0.contains(Cr0::TS) { Err(self.raise(Exception::NM)) } else { Ok(()) }
+    }
+
+    /// The x87 instruction and operand pointers, which the host has set to
+    /// addresses of its own (SDM 1 8.1.8). Control instructions leave them.
+    fn set_x87_pointers(&mut self, insn: &Insn) {
+        let Some(full) = insn.full.as_deref() else { return };
+        let x87 = &mut self.state.fpu.x87;
+        let _ = full;
+        x87.fip = self.state.rip;
+        if insn.mem_size > 0 {
+            let offset = self.effective_address(insn);
+            self.state.fpu.x87.fdp = offset;
+        }
+    }
+}

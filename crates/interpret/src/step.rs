@@ -1,0 +1,148 @@
+//! One instruction with everything that can surround it: interrupt shadow,
+//! single step, resume flag and hardware breakpoints (SDM 3B 18.2 and 18.3).
+
+use engine::{Stop, TraceEvent};
+use x86::{Dr6, Exception, InterruptShadow, Rflags, Vector};
+
+use crate::blocks::{Blocks, Code, check_fetch};
+use crate::cpu::{Break, Cpu};
+use crate::insn::Insn;
+use crate::system;
+use crate::vcpu::after_break;
+
+const BREAK_ON_EXECUTE: u64 = 0;
+
+/// Whether the next instruction needs [`step`] rather than the block loop.
+#[inline]
+pub(crate) fn wanted(cpu: &Cpu) -> bool {
+    let flags = cpu.state.rflags.bits() & Rflags::TF.union(Rflags::RF).bits();
+    flags != 0
+        || cpu.watching
+        || cpu.debug_hits != 0
+        || cpu.state.interrupt_shadow != InterruptShadow::None
+        || cpu.state.activity != x86::Activity::Running
+}
+
+/// Executes the next instruction with all its surroundings.
+pub(crate) fn step(cpu: &mut Cpu, blocks: &mut Blocks) -> Result<(), Stop> {
+    if instruction_breakpoint(cpu) {
+        return system::deliver_exception(cpu, Exception::plain(Vector::DB));
+    }
+    match blocks.lookup(cpu) {
+        Ok(Code::Block(block)) => execute(cpu, &block.insns[0]),
+        Ok(Code::Single(insn)) => execute(cpu, insn),
+        Err(cause) => after_break(cpu, cause),
+    }
+}
+
+/// Executes `insn`, keeping track of shadow, TF and RF.
+pub(crate) fn execute(cpu: &mut Cpu, insn: &Insn) -> Result<(), Stop> {
+    if check_fetch(cpu, u64::from(insn.len)).is_err() {
+        return after_break(cpu, Break::Fault);
+    }
+    let before = cpu.state.rflags;
+    let shadow = std::mem::replace(&mut cpu.state.interrupt_shadow, InterruptShadow::None);
+    cpu.state.rflags.remove(Rflags::RF);
+    cpu.next_rip = cpu.state.rip.wrapping_add(u64::from(insn.len)) & cpu.linear_mask;
+    let outcome = (insn.handler)(cpu, insn);
+    cpu.code_hit = false;
+    match outcome {
+        Ok(()) => {
+            cpu.state.rip = cpu.next_rip;
+            cpu.stats.instructions += 1;
+            if before.contains(Rflags::TF) {
+                cpu.debug_hits |= Dr6::BS.bits();
+            }
+            Ok(())
+        }
+        Err(Break::Restart) => {
+            cpu.state.interrupt_shadow = InterruptShadow::None;
+            if before.contains(Rflags::TF) {
+                // Each iteration of a string instruction is a step.
+                cpu.debug_hits |= Dr6::BS.bits();
+            }
+            Ok(())
+        }
+        Err(cause) => {
+            // The instruction has not happened: what surrounds it stands.
+            cpu.state.rflags = cpu.state.rflags.union(before.intersection(Rflags::RF));
+            if cause == Break::Fault {
+                cpu.debug_hits = 0;
+                let _ = shadow;
+            }
+            after_break(cpu, cause)
+        }
+    }
+}
+
+/// Delivers the debug trap that the previous instruction has left, unless a
+/// MOV SS shadow holds it back.
+pub(crate) fn deliver_debug_trap(cpu: &mut Cpu) -> Result<(), Stop> {
+    if cpu.debug_hits == 0 || cpu.state.interrupt_shadow == InterruptShadow::MovSs {
+        return Ok(());
+    }
+    let hits = std::mem::take(&mut cpu.debug_hits);
+    cpu.state.dr6 = Dr6::from_bits_retain(cpu.state.dr6.bits() & !Dr6::B.bits() | hits);
+    system::deliver_exception_as_trap(cpu, Exception::plain(Vector::DB))
+}
+
+/// Whether an enabled instruction breakpoint is at CS:RIP; DR6 is set.
+fn instruction_breakpoint(cpu: &mut Cpu) -> bool {
+    if !cpu.watching || cpu.state.rflags.contains(Rflags::RF) {
+        return false;
+    }
+    let at = cpu.code_address().0;
+    let hits = matching(cpu, |kind, _, address| kind == BREAK_ON_EXECUTE && address == at);
+    if hits == 0 {
+        return false;
+    }
+    cpu.state.dr6 = Dr6::from_bits_retain(cpu.state.dr6.bits() & !Dr6::B.bits() | hits);
+    true
+}
+
+/// The enabled breakpoints, as bits of DR6, for which `hit` holds; it gets the
+/// kind (R/W field), the length in bytes and the address.
+fn matching(cpu: &Cpu, hit: impl Fn(u64, u64, u64) -> bool) -> u64 {
+    let dr7 = cpu.state.dr7.bits();
+    let mut hits = 0;
+    for (index, &address) in cpu.state.dr.iter().enumerate() {
+        let enabled = dr7 >> (index * 2) & 3 != 0;
+        let kind = dr7 >> (16 + index * 4) & 3;
+        let len = [1, 2, 8, 4][(dr7 >> (18 + index * 4) & 3) as usize];
+        if enabled && hit(kind, len, address & cpu.linear_mask) {
+            hits |= 1 << index;
+        }
+    }
+    hits
+}
+
+impl Cpu {
+    /// Notes the data breakpoints that an access of `size` bytes at `lin`
+    /// touches; they trap after the instruction.
+    pub(crate) fn watch(&mut self, lin: u64, size: u64, write: bool) {
+        self.debug_hits |= matching(self, |kind, len, address| {
+            let wanted = kind == 3 || kind == 1 && write;
+            let start = address & !(len - 1);
+            wanted && lin < start.wrapping_add(len) && start < lin.wrapping_add(size)
+        });
+    }
+
+    /// Notes the I/O breakpoints that a port access touches (CR4.DE set).
+    pub(crate) fn watch_port(&mut self, port: u16, size: u8) {
+        if !self.watching || !self.state.cr4.contains(x86::Cr4::DE) {
+            return;
+        }
+        let (first, end) = (u64::from(port), u64::from(port) + u64::from(size));
+        self.debug_hits |= matching(self, |kind, len, address| {
+            let start = address & !(len - 1);
+            kind == 2 && first < start.wrapping_add(len) && start < end
+        });
+    }
+
+    /// Reports an exception to the trace.
+    pub(crate) fn trace_exception(&self, exception: Exception) {
+        if self.tracing.exceptions {
+            self.report(&TraceEvent::Exception { rip: self.state.rip, exception });
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! The engine and its run loop.
+
+use std::time::{Duration, Instant};
+
+use engine::{
+    Callout, Capabilities, Engine, EngineError, EngineKind, Mode, Platform, Signal, Stop, TraceEvent, Vcpu,
+    VcpuConfig, VcpuStats,
+};
+use x86::{Activity, CpuState};
+
+use crate::blocks::{Block, Blocks, Code, check_fetch};
+use crate::cpu::{Break, Cpu};
+use crate::decode::InsnDecoder;
+use crate::native::{Arena, install_handlers};
+use crate::{step, system};
+
+/// The interpreter as an engine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Interpreter;
+
+impl Engine for Interpreter {
+    fn kind(&self) -> EngineKind {
+        EngineKind::Interpret
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            modes: &Mode::ALL,
+            max_vcpus: 1,
+            own_interrupt_chip: false,
+            guest_debug: true,
+            lacks: &[],
+        }
+    }
+
+    fn create_vcpu(&self, config: VcpuConfig) -> Result<Box<dyn Vcpu>, EngineError> {
+        let arena = Arena::new().map_err(|error| EngineError::Unusable {
+            engine: EngineKind::Interpret,
+            reason: format!("it needs executable memory, which the host refuses ({error})"),
+        })?;
+        Ok(Box::new(Interpreted { cpu: Cpu::new(config), blocks: Blocks::new(InsnDecoder::new(arena)) }))
+    }
+}
+
+/// One interpreted processor.
+struct Interpreted {
+    cpu: Cpu,
+    blocks: Blocks,
+}
+
+impl Vcpu for Interpreted {
+    fn state(&self) -> CpuState {
+        self.cpu.state.clone()
+    }
+
+    fn set_state(&mut self, state: &CpuState) {
+        self.cpu.state = state.clone();
+        self.cpu.debug_hits = 0;
+        self.cpu.refresh();
+        self.cpu.paging_changed();
+    }
+
+    fn run(&mut self, platform: &dyn Platform) -> Stop {
+        install_handlers(&self.blocks.decoder.arena);
+        let start = Instant::now();
+        let halted = self.cpu.stats.halted;
+        let blocks = &mut self.blocks;
+        let stop = Cpu::with_platform(&mut self.cpu, platform, |cpu| run(cpu, blocks));
+        let stats = &mut self.cpu.stats;
+        stats.busy += start.elapsed().saturating_sub(stats.halted - halted);
+        stop
+    }
+
+    fn step(&mut self, platform: &dyn Platform) -> Option<Stop> {
+        install_handlers(&self.blocks.decoder.arena);
+        let blocks = &mut self.blocks;
+        Cpu::with_platform(&mut self.cpu, platform, |cpu| {
+            attend(cpu).err().or_else(|| step::step(cpu, blocks).err())
+        })
+    }
+
+    fn stats(&self) -> VcpuStats {
+        self.cpu.stats.clone()
+    }
+}
+
+fn run(cpu: &mut Cpu, blocks: &mut Blocks) -> Stop {
+    loop {
+        let outcome = if cpu.signals.pending() != 0 || step::wanted(cpu) {
+            attend(cpu).and_then(|()| step::step(cpu, blocks))
+        } else {
+            match blocks.lookup(cpu) {
+                Ok(Code::Block(block)) => run_block(cpu, block),
+                Ok(Code::Single(insn)) => step::execute(cpu, insn),
+                Err(cause) => after_break(cpu, cause),
+            }
+        };
+        if let Err(stop) = outcome {
+            return stop;
+        }
+    }
+}
+
+/// Runs a block to its end, or to where it breaks off.
+fn run_block(cpu: &mut Cpu, block: &Block) -> Result<(), Stop> {
+    if !cpu.long && check_fetch(cpu, u64::from(block.bytes)).is_err() {
+        return step::execute(cpu, &block.insns[0]);
+    }
+    let mut executed = 0;
+    for insn in &block.insns {
+        cpu.next_rip = cpu.state.rip.wrapping_add(u64::from(insn.len)) & cpu.linear_mask;
+        if let Err(cause) = (insn.handler)(cpu, insn) {
+            cpu.stats.instructions += executed;
+            return after_break(cpu, cause);
+        }
+        cpu.state.rip = cpu.next_rip;
+        executed += 1;
+        if cpu.code_hit {
+            cpu.code_hit = false;
+            break;
+        }
+    }
+    cpu.stats.instructions += executed;
+    Ok(())
+}
+
+/// Acts on an instruction that did not run to its end.
+pub(crate) fn after_break(cpu: &mut Cpu, cause: Break) -> Result<(), Stop> {
+    match cause {
+        Break::Fault => {
+            let fault = cpu.fault;
+            system::deliver_exception(cpu, fault)
+        }
+        Break::Restart => Ok(()),
+        Break::Stop => Err(cpu.stop.take().unwrap_or(Stop::Kicked)),
+    }
+}
+
+/// Handles signals and waits out HLT, so that afterwards an instruction can be
+/// executed. Order of SDM 3A 6.9.
+fn attend(cpu: &mut Cpu) -> Result<(), Stop> {
+    loop {
+        if cpu.signals.is_pending(Signal::Exit) {
+            return Err(Stop::Kicked);
+        }
+        system::take_init_and_sipi(cpu);
+        if cpu.state.activity == Activity::Shutdown {
+            return Err(Stop::TripleFault);
+        }
+        if cpu.signals.take(Signal::Nmi) {
+            cpu.state.nmi_pending = true;
+        }
+        if cpu.state.activity != Activity::WaitForSipi {
+            step::deliver_debug_trap(cpu)?;
+            deliver_interrupts(cpu)?;
+        }
+        if cpu.state.activity == Activity::Running {
+            return Ok(());
+        }
+        wait(cpu);
+    }
+}
+
+fn deliver_interrupts(cpu: &mut Cpu) -> Result<(), Stop> {
+    if cpu.state.nmi_pending && system::nmi_allowed(cpu) {
+        cpu.state.nmi_pending = false;
+        cpu.state.activity = Activity::Running;
+        return system::deliver_nmi(cpu);
+    }
+    if cpu.signals.is_pending(Signal::Interrupt) && system::interrupts_allowed(cpu) {
+        if let Some(vector) = cpu.platform().interrupt_acknowledge(cpu.id) {
+            cpu.state.activity = Activity::Running;
+            cpu.stats.count(Callout::Interrupt);
+            if cpu.tracing.exceptions {
+                cpu.report(&TraceEvent::Interrupt { rip: cpu.state.rip, vector: vector.0 });
+            }
+            return system::deliver_external(cpu, vector);
+        }
+    }
+    Ok(())
+}
+
+/// HLT and its kin. A signal that cannot be delivered (an interrupt while IF
+/// is clear) does not end it, but must not make us spin.
+fn wait(cpu: &mut Cpu) {
+    let start = Instant::now();
+    let masked = cpu.signals.is_pending(Signal::Interrupt) && !system::interrupts_allowed(cpu);
+    if masked {
+        std::thread::sleep(Duration::from_millis(1));
+    } else {
+        cpu.platform().halt(cpu.id);
+    }
+    cpu.stats.halted += start.elapsed();
+}
