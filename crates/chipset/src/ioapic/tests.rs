@@ -174,6 +174,8 @@ fn state_comes_back() {
     other.set_state(saved).unwrap();
     assert_eq!(other.state(), saved);
     assert_eq!(other.eoi(0x41).len(), 1);
+    let text = serde_json::to_string(&saved).unwrap();
+    assert_eq!(serde_json::from_str::<IoApicState>(&text).unwrap(), saved);
     let mut bad = saved;
     bad.redirection[3] |= 1 << 20;
     assert!(other.set_state(bad).is_err());
