@@ -15,14 +15,18 @@ pub mod ioapic;
 pub mod lapic;
 
 mod bytes;
+pub mod debugcon;
 mod device;
 mod event;
+pub mod fwcfg;
 pub mod i8042;
 mod line;
 pub mod pci;
 pub mod pic;
 pub mod pit;
 pub mod pm;
+pub mod post;
+pub mod pvpanic;
 pub mod rtc;
 mod sink;
 #[cfg(test)]
