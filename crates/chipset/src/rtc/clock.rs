@@ -84,7 +84,7 @@ const PM: u8 = 0x80;
 
 impl Format {
     pub(super) fn encode(self, value: u8) -> u8 {
-        if self.binary { value } else { (value / 10 % 10) << 4 | value % 10 }
+        if self.binary { value } else { ((value / 10 % 10) << 4) | (value % 10) }
     }
 
     pub(super) fn decode(self, raw: u8) -> u8 {
@@ -95,7 +95,7 @@ impl Format {
         if self.hours_24 {
             return self.encode(hour);
         }
-        let of_half = if hour % 12 == 0 { 12 } else { hour % 12 };
+        let of_half = (hour + 11) % 12 + 1;
         self.encode(of_half) | if hour >= 12 { PM } else { 0 }
     }
 
