@@ -10,8 +10,10 @@
 mod addr;
 mod control;
 pub mod cpuid;
+pub mod descriptor;
 mod exception;
 mod fpu;
+pub mod msr;
 pub mod paging;
 mod segment;
 mod state;
