@@ -87,7 +87,7 @@ impl Limits {
     /// The ratio of the time-stamp counter to 100 MHz, as power management
     /// registers have it.
     fn base_ratio(&self) -> u64 {
-        self.tsc_hz / 100_000_000 & 0xff
+        (self.tsc_hz / 100_000_000) & 0xff
     }
 }
 
