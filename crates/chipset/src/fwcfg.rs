@@ -203,7 +203,7 @@ impl Device for FwCfg {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{assert_serializes, hammer};
+    use crate::testing::{assert_serializes, hammer, survive_damaged_states};
 
     fn read(device: &mut FwCfg, key: u16, count: usize) -> Vec<u8> {
         device.port_write(VmTime::ZERO, SELECTOR_PORT, 2, key.into());
@@ -266,5 +266,10 @@ mod tests {
         let mut device = FwCfg::new();
         device.add_file("etc/e820", vec![1; 40]).unwrap();
         hammer(&mut device, FwCfg::PORTS, 14);
+    }
+
+    #[test]
+    fn survives_damaged_states() {
+        survive_damaged_states(FwCfg::new, FwCfg::PORTS, FwCfg::state, FwCfg::set_state);
     }
 }

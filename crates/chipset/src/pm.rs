@@ -265,7 +265,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::*;
-    use crate::testing::{Probe, assert_serializes, event_log, hammer};
+    use crate::testing::{Probe, assert_serializes, event_log, hammer, survive_damaged_states};
 
     fn pm() -> (Pm, Arc<Probe>, Arc<Mutex<Vec<MachineEvent>>>) {
         let (sci, line) = Probe::new();
@@ -385,5 +385,10 @@ mod tests {
     #[test]
     fn survives_random_use() {
         hammer(&mut pm().0, Pm::PORTS, 8);
+    }
+
+    #[test]
+    fn survives_damaged_states() {
+        survive_damaged_states(|| pm().0, Pm::PORTS, Pm::state, Pm::set_state);
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::{Device, EventSink, Line, LineTarget, MachineEvent, SerialSink, VmTime};
 
@@ -84,6 +85,9 @@ impl Prng {
     }
 }
 
+/// Decades of virtual time.
+const LATEST: VmTime = VmTime::from_nanos(1 << 60);
+
 /// Does `steps` random port accesses and time advances. Fails when a deadline
 /// is not in the future after an advance.
 pub(crate) fn hammer_steps(device: &mut dyn Device, ports: &[RangeInclusive<u16>], seed: u64, steps: u32) {
@@ -98,7 +102,8 @@ pub(crate) fn hammer_steps(device: &mut dyn Device, ports: &[RangeInclusive<u16>
             8..=11 => drop(device.port_read(now, port, size)),
             12 | 13 => now = now + Duration::from_nanos(rng.log(14)),
             14 => now = now + Duration::from_nanos(rng.log(42)),
-            _ => now = device.deadline().unwrap_or(now).max(now),
+            // Not to the end of time, where a damaged state may point.
+            _ => now = device.deadline().filter(|at| *at < LATEST).unwrap_or(now).max(now),
         }
         if rng.below(4) == 0 {
             device.advance(now);
@@ -113,6 +118,55 @@ pub(crate) fn hammer_steps(device: &mut dyn Device, ports: &[RangeInclusive<u16>
 /// [`hammer_steps`] with the number of steps that each device must survive.
 pub(crate) fn hammer(device: &mut dyn Device, ports: &[RangeInclusive<u16>], seed: u64) {
     hammer_steps(device, ports, seed, 150_000);
+}
+
+/// Damages states as a broken snapshot might and lets a guest hammer what
+/// comes out of restoring them.
+pub(crate) fn survive_damaged_states<D, S>(
+    make: impl Fn() -> D,
+    ports: &[RangeInclusive<u16>],
+    get: impl Fn(&D) -> S,
+    set: impl Fn(&mut D, S),
+) where
+    D: Device,
+    S: Serialize + DeserializeOwned,
+{
+    let mut rng = Prng::new(99);
+    let mut restored = 0;
+    for seed in 0..600 {
+        let mut device = make();
+        hammer_steps(&mut device, ports, seed, 100);
+        let mut state = serde_json::to_value(get(&device)).unwrap();
+        damage(&mut rng, &mut state);
+        if let Ok(state) = serde_json::from_value(state) {
+            set(&mut device, state);
+            hammer_steps(&mut device, ports, seed + 1, 300);
+            restored += 1;
+        }
+    }
+    assert!(restored > 50, "too few damaged states could be read: {restored}");
+}
+
+fn damage(rng: &mut Prng, value: &mut Value) {
+    const EXTREMES: [u64; 8] = [0, 1, 2, 9, 77, 255, u32::MAX as u64, u64::MAX];
+    match value {
+        Value::Array(items) => {
+            items.iter_mut().for_each(|item| damage(rng, item));
+            match rng.below(16) {
+                0 => items.truncate(1),
+                1 => items.extend(items.clone()),
+                _ => {}
+            }
+        }
+        Value::Object(fields) => fields.values_mut().for_each(|field| damage(rng, field)),
+        Value::Bool(flag) => *flag ^= rng.below(8) == 0,
+        // Mostly values that fit the field; larger ones replace large ones.
+        Value::Number(number) if rng.below(6) == 0 => {
+            let fits = if number.as_u64() > Some(255) { EXTREMES.len() } else { 6 };
+            *number = EXTREMES[rng.below(fits as u64) as usize].into();
+        }
+        _ => {}
+    }
 }
 
 /// A state must survive serialization unchanged.

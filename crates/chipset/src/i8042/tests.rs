@@ -1,7 +1,7 @@
 use std::sync::{Arc, Mutex};
 
 use super::*;
-use crate::testing::{Probe, assert_serializes, event_log, hammer};
+use crate::testing::{Probe, assert_serializes, event_log, hammer, survive_damaged_states};
 
 struct Rig {
     kbc: I8042,
@@ -204,4 +204,9 @@ fn state_moves_to_another_controller() {
 #[test]
 fn survives_random_use() {
     hammer(&mut Rig::new().kbc, I8042::PORTS, 7);
+}
+
+#[test]
+fn survives_damaged_states() {
+    survive_damaged_states(|| Rig::new().kbc, I8042::PORTS, I8042::state, I8042::set_state);
 }

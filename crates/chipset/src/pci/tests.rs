@@ -1,5 +1,5 @@
 use super::*;
-use crate::testing::{Prng, assert_serializes, hammer};
+use crate::testing::{Prng, assert_serializes, hammer, survive_damaged_states};
 
 /// Echoes its offset and counts what is done to it.
 struct Echo;
@@ -129,4 +129,9 @@ fn survives_random_use() {
     }
     select(&mut bus, 0, 0);
     assert_eq!(read(&mut bus, 0xcfc, 4), 0x1237_8086);
+}
+
+#[test]
+fn survives_damaged_states() {
+    survive_damaged_states(PciBus::new, PciBus::PORTS, PciBus::state, PciBus::set_state);
 }

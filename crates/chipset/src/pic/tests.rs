@@ -1,5 +1,5 @@
 use super::*;
-use crate::testing::{Prng, assert_serializes, hammer};
+use crate::testing::{Prng, assert_serializes, hammer, survive_damaged_states};
 
 const EOI: u8 = 0x20;
 
@@ -239,4 +239,9 @@ fn survives_random_use() {
             _ => assert_eq!(pic.acknowledge() & 7, 7),
         }
     }
+}
+
+#[test]
+fn survives_damaged_states() {
+    survive_damaged_states(Pic::new, Pic::PORTS, Pic::state, Pic::set_state);
 }

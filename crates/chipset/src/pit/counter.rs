@@ -214,7 +214,8 @@ impl Timing {
         tick.max(element.since).saturating_add(end - phase)
     }
 
-    /// The OUT pin. [`Timing::settle`] comes first.
+    /// The OUT pin. [`Timing::settle`] comes first. Mode 1 falls with the
+    /// trigger, not a tick later, which only counter 2 could show.
     pub(super) fn out(&self, tick: u64) -> bool {
         let Some(element) = &self.element else {
             return self.mode != Mode::TerminalCount;

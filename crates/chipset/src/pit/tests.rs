@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::testing::{Probe, assert_serializes, hammer};
+use crate::testing::{Probe, assert_serializes, hammer, survive_damaged_states};
 
 fn pit() -> (Pit, Arc<Probe>) {
     let (probe, line) = Probe::new();
@@ -163,4 +163,9 @@ fn state_moves_to_another_timer() {
 #[test]
 fn survives_random_use() {
     hammer(&mut pit().0, Pit::PORTS, 3);
+}
+
+#[test]
+fn survives_damaged_states() {
+    survive_damaged_states(|| pit().0, Pit::PORTS, Pit::state, Pit::set_state);
 }

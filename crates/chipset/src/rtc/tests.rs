@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
-use crate::testing::{Probe, assert_serializes, hammer};
+use crate::testing::{Probe, assert_serializes, hammer, survive_damaged_states};
 
 /// 2024-02-29 23:59:50 UTC, a Thursday.
 const BASE: i64 = 1_709_251_190;
@@ -210,4 +210,9 @@ fn state_moves_to_another_clock() {
 #[test]
 fn survives_random_use() {
     hammer(&mut rtc().0, Rtc::PORTS, 4);
+}
+
+#[test]
+fn survives_damaged_states() {
+    survive_damaged_states(|| rtc().0, Rtc::PORTS, Rtc::state, Rtc::set_state);
 }

@@ -1,7 +1,7 @@
 use std::sync::{Arc, Mutex};
 
 use super::*;
-use crate::testing::{Prng, Probe, assert_serializes, byte_log, hammer};
+use crate::testing::{Prng, Probe, assert_serializes, byte_log, hammer, survive_damaged_states};
 
 struct Rig {
     uart: Uart,
@@ -224,4 +224,9 @@ fn survives_random_use() {
             }
         }
     }
+}
+
+#[test]
+fn survives_damaged_states() {
+    survive_damaged_states(|| Rig::new(0x0f).uart, &[Uart::ports(COM1)], Uart::state, Uart::set_state);
 }
