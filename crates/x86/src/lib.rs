@@ -16,6 +16,7 @@ mod fpu;
 pub mod msr;
 pub mod paging;
 mod segment;
+pub mod sensitive;
 mod state;
 pub mod xsave;
 
