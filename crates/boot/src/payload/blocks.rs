@@ -1,0 +1,105 @@
+//! The two formats that are sequences of independent blocks: LZ4's legacy
+//! frame and lzop's file.
+
+use std::io;
+
+/// `lz4 -l`: 0x184c2102.
+pub(super) const LZ4_MAGIC: [u8; 4] = [0x02, 0x21, 0x4c, 0x18];
+/// Blocks of the legacy frame unpack to this at most (lz4_Frame_format.md,
+/// "Legacy frame").
+const LZ4_BLOCK: usize = 8 << 20;
+
+/// lzop's magic, then version and library version.
+const LZOP_MAGIC_LEN: usize = 9;
+/// Version from which the header has the longer form.
+const LZOP_LONG_HEADER: u16 = 0x940;
+const LZOP_HAS_FILTER: u32 = 0x800;
+/// lzop's largest block (`MAX_BLOCK_SIZE`).
+const LZOP_BLOCK: usize = 64 << 20;
+
+fn short() -> io::Error {
+    io::ErrorKind::UnexpectedEof.into()
+}
+
+/// Takes bytes off the front.
+struct Cursor<'a>(&'a [u8]);
+
+impl<'a> Cursor<'a> {
+    fn take(&mut self, len: usize) -> io::Result<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(len).ok_or_else(short)?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> io::Result<[u8; N]> {
+        let (taken, rest) = self.0.split_first_chunk::<N>().ok_or_else(short)?;
+        self.0 = rest;
+        Ok(*taken)
+    }
+}
+
+/// Unpacks a legacy LZ4 frame; stops soon after `limit` bytes.
+pub(super) fn lz4(data: &[u8], limit: usize) -> io::Result<Vec<u8>> {
+    let mut cursor = Cursor(data);
+    cursor.take(LZ4_MAGIC.len())?;
+    let mut unpacked = Vec::new();
+    let mut block = vec![0; LZ4_BLOCK];
+    while !cursor.0.is_empty() && unpacked.len() <= limit {
+        let size = cursor.array()?;
+        // Frames may follow each other.
+        if size == LZ4_MAGIC {
+            continue;
+        }
+        let packed = cursor.take(u32::from_le_bytes(size) as usize)?;
+        let len = lz4_flex::block::decompress_into(packed, &mut block).map_err(io::Error::other)?;
+        unpacked.extend_from_slice(block.get(..len).unwrap_or_default());
+    }
+    Ok(unpacked)
+}
+
+/// Unpacks an lzop file; stops soon after `limit` bytes.
+pub(super) fn lzo(data: &[u8], limit: usize) -> io::Result<Vec<u8>> {
+    let mut cursor = Cursor(data);
+    skip_lzop_header(&mut cursor)?;
+    let mut unpacked = Vec::new();
+    while unpacked.len() <= limit {
+        let len = u32::from_be_bytes(cursor.array()?) as usize;
+        if len == 0 {
+            break;
+        }
+        let packed_len = u32::from_be_bytes(cursor.array()?) as usize;
+        let _checksum = cursor.take(4)?;
+        if len > LZOP_BLOCK || packed_len > len {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let packed = cursor.take(packed_len)?;
+        if packed_len == len {
+            unpacked.extend_from_slice(packed);
+        } else {
+            let mut block = vec![0; len];
+            let done = lzokay::decompress::decompress(packed, &mut block)
+                .map_err(|error| io::Error::other(format!("{error:?}")))?;
+            unpacked.extend_from_slice(block.get(..done).unwrap_or_default());
+        }
+    }
+    Ok(unpacked)
+}
+
+/// The header as Linux's `lib/decompress_unlzo.c` reads it.
+fn skip_lzop_header(cursor: &mut Cursor<'_>) -> io::Result<()> {
+    cursor.take(LZOP_MAGIC_LEN)?;
+    let long = u16::from_be_bytes(cursor.array()?) >= LZOP_LONG_HEADER;
+    // Library version, version needed, method, and in the long form the level.
+    cursor.take(if long { 6 } else { 5 })?;
+    let flags = u32::from_be_bytes(cursor.array()?);
+    if flags & LZOP_HAS_FILTER != 0 {
+        cursor.take(4)?;
+    }
+    // Mode and time, in the long form with its upper half.
+    cursor.take(if long { 12 } else { 8 })?;
+    let [name_len] = cursor.array()?;
+    cursor.take(usize::from(name_len))?;
+    // Checksum.
+    cursor.take(4)?;
+    Ok(())
+}
