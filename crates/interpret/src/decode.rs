@@ -1,8 +1,7 @@
 //! From bytes to [`Insn`]: iced-x86 decodes, this chooses who executes.
 
 use iced_x86::{
-    Decoder, DecoderError, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, OpAccess,
-    OpKind, Register,
+    Decoder, DecoderError, FlowControl, Instruction, InstructionInfoFactory, OpAccess, OpKind, Register,
 };
 use x86::cpuid::CpuidModel;
 use x86::{Exception, SegmentName};
@@ -50,12 +49,12 @@ impl InsnDecoder {
     pub(crate) fn decode(&mut self, bytes: &[u8], code_size: u8, cpuid: &CpuidModel) -> Decoded {
         let bytes = &bytes[..bytes.len().min(MAX_LEN)];
         let bitness = u32::from(code_size) * 8;
-        let mut decoder = Decoder::with_ip(bitness, bytes, 0, DecoderOptions::NONE);
+        let mut decoder = Decoder::with_ip(bitness, bytes, 0, cpuid.decoder_options());
         let instruction = decoder.decode();
         match decoder.last_error() {
             DecoderError::NoMoreBytes if bytes.len() < MAX_LEN => Decoded::MoreBytes,
             DecoderError::NoMoreBytes => fixed(too_long, bytes.len()),
-            DecoderError::None if offered(&instruction, cpuid) => {
+            DecoderError::None if cpuid.allows_instruction(&instruction) => {
                 let (insn, flow) = self.build(&instruction, bytes, code_size);
                 Decoded::Insn(insn, flow)
             }
@@ -121,12 +120,6 @@ fn too_long(cpu: &mut Cpu, _insn: &Insn) -> Exec {
     Err(cpu.raise(Exception::gp(0)))
 }
 
-/// Whether the CPUID model offers the instruction. Hints are NOPs where the
-/// feature behind them is absent.
-fn offered(instruction: &Instruction, cpuid: &CpuidModel) -> bool {
-    ops::is_hint(instruction) || instruction.cpuid_features().iter().all(|&feature| cpuid.allows(feature))
-}
-
 fn choose(instruction: &Instruction) -> Option<Choice> {
     ops::choose(instruction)
         .or_else(|| string::choose(instruction))
@@ -183,6 +176,9 @@ fn operand_size(instruction: &Instruction) -> u8 {
     match instruction.op_kind(0) {
         OpKind::Register => instruction.op_register(0).size() as u8,
         OpKind::Memory => instruction.memory_size().size() as u8,
+        OpKind::NearBranch16 => 2,
+        OpKind::NearBranch32 => 4,
+        OpKind::NearBranch64 => 8,
         _ => 0,
     }
 }

@@ -1,26 +1,64 @@
 //! Instructions that every program uses: moves, arithmetic, stack, near
 //! branches. The hot ones act themselves; the rest lets the host execute them.
 
+mod alu;
+pub(crate) mod arith;
+mod bits;
+mod branch;
+mod legacy;
+mod moves;
 pub(crate) mod native;
+mod stack;
 
-use iced_x86::Instruction;
+use iced_x86::{Instruction, OpKind};
 
-use crate::decode::Choice;
+use crate::decode::{Choice, Flow};
+use crate::insn::Handler;
 
-pub(crate) fn choose(_instruction: &Instruction) -> Option<Choice> {
-    None
+/// The handler of an instruction of this group, if it is one.
+pub(crate) fn choose(instruction: &Instruction) -> Option<Choice> {
+    branch::choose(instruction)
+        .or_else(|| stack::choose(instruction))
+        .or_else(|| legacy::choose(instruction))
+        .or_else(|| bits::choose(instruction))
+        .or_else(|| next(moves::choose(instruction)))
+        .or_else(|| next(alu::choose(instruction)))
+}
+
+fn next(handler: Option<Handler>) -> Option<Choice> {
+    handler.map(|handler| (handler, Flow::Next))
 }
 
 /// Whether the handler needs nothing but the operands.
-pub(crate) fn is_plain(_instruction: &Instruction) -> bool {
-    false
+pub(crate) fn is_plain(instruction: &Instruction) -> bool {
+    alu::choose(instruction).is_some()
+        || moves::choose(instruction).is_some()
+        || branch::is_plain(instruction)
 }
 
-/// Encodings that do nothing where the feature behind them is absent.
-pub(crate) fn is_hint(instruction: &Instruction) -> bool {
-    use iced_x86::Mnemonic as M;
-    matches!(
-        instruction.mnemonic(),
-        M::Endbr32 | M::Endbr64 | M::Rdsspd | M::Rdsspq | M::Pause | M::Nop | M::Reservednop
-    )
+/// Where the operands of a two-operand instruction are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    RegReg,
+    RegImm,
+    RegMem,
+    MemReg,
+    MemImm,
+}
+
+impl Form {
+    fn of(instruction: &Instruction) -> Option<Self> {
+        if instruction.op_count() != 2 {
+            return None;
+        }
+        let second = instruction.op_kind(1);
+        Some(match (instruction.op_kind(0), second) {
+            (OpKind::Register, OpKind::Register) => Self::RegReg,
+            (OpKind::Register, OpKind::Memory) => Self::RegMem,
+            (OpKind::Memory, OpKind::Register) => Self::MemReg,
+            (OpKind::Register, _) => Self::RegImm,
+            (OpKind::Memory, _) => Self::MemImm,
+            _ => return None,
+        })
+    }
 }

@@ -1,15 +1,27 @@
 //! Privileged and sensitive instructions, control transfer between segments
 //! and privilege levels, exceptions and interrupts.
 
+mod control;
+mod flags;
+mod io;
+mod misc;
+mod msr;
+mod tables;
+
 use engine::{Signal, Stop};
 use iced_x86::Instruction;
 use x86::{Exception, InterruptShadow, Rflags, Vector};
 
 use crate::cpu::Cpu;
-use crate::decode::Choice;
+use crate::decode::{Choice, undefined};
 
-pub(crate) fn choose(_instruction: &Instruction) -> Option<Choice> {
-    None
+pub(crate) fn choose(instruction: &Instruction) -> Option<Choice> {
+    control::choose(instruction)
+        .or_else(|| flags::choose(instruction))
+        .or_else(|| io::choose(instruction))
+        .or_else(|| misc::choose(instruction))
+        .or_else(|| msr::choose(instruction))
+        .or_else(|| tables::choose(instruction))
 }
 
 /// Delivers a fault of the current instruction, escalating to a double fault
