@@ -53,7 +53,7 @@ static TASK: Shared<Tss> = Shared::new(Tss {
     ist: [0; 7],
     reserved2: 0,
     reserved3: 0,
-    // Beyond the limit: every port is refused to ring 3 (SDM 1, 20.5.2).
+    // Beyond the limit: every port is refused to ring 3 (SDM 1, "I/O Permission Bit Map").
     io_map: size_of::<Tss>() as u16,
 });
 

@@ -146,7 +146,7 @@ fn facts() -> Facts {
         kernel_code: selectors::KERNEL_CODE,
         user_code: selectors::USER_CODE64,
         kernel_rights: 0x00A0_9B00,
-        // A call or interrupt to an inner ring loads a null SS (SDM 3A 6.8.4, 7.14.2).
+        // A call or interrupt to an inner ring loads a null SS (SDM 3A 6.8.5.1, 7.14.2).
         gate_ss: 0,
     }
 }

@@ -32,7 +32,7 @@ pub const DATA16: u16 = 0x70;
 /// Limit of both tables: the last byte of the last descriptor.
 pub const GDT_LIMIT: u16 = 0x77;
 
-/// SYSCALL and SYSRET selectors as STAR wants them (SDM 3A 5.8.8).
+/// SYSCALL and SYSRET selectors as STAR wants them (SDM 3A 6.8.8).
 pub const STAR: u64 = (KERNEL_CODE as u64) << 32 | (USER_CODE32 as u64) << 48;
 
 /// Descriptor of ring-0 32-bit code; all here have their accessed bit set.

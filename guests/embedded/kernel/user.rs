@@ -13,7 +13,7 @@ use crate::run::{self, Place};
 use crate::selectors::{STAR, USER_CODE64};
 use crate::timer;
 
-/// MSRs of SYSCALL (SDM 3A 5.8.8).
+/// MSRs of SYSCALL (SDM 3A 6.8.8).
 const IA32_STAR: u32 = 0xC000_0081;
 const IA32_LSTAR: u32 = 0xC000_0082;
 const IA32_FMASK: u32 = 0xC000_0084;

@@ -22,8 +22,8 @@
 /// The guest as a static 64-bit ELF with a PVH entry note and a multiboot 1 header.
 pub static IMAGE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/guest.elf"));
 
-/// How the report ends when every check was as on hardware.
-pub const SUCCESS_MARKER: &str = "0 differ";
+/// What the summary line contains when every check was as on hardware.
+pub const SUCCESS_MARKER: &str = ", 0 differ";
 
 /// The last line the guest prints.
 pub const LAST_LINE: &str = "powering off";
