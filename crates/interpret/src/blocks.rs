@@ -18,6 +18,7 @@ const MAX_PAGES: usize = 16384;
 /// The most page-crossing instructions to remember.
 const MAX_CROSSING: usize = 65536;
 const FETCH_ENTRIES: usize = 256;
+const RECENT_ENTRIES: usize = 4096;
 
 /// Straight-line code within one page.
 pub(crate) struct Block {
@@ -47,6 +48,18 @@ struct Fetch {
     index: u32,
 }
 
+/// A block that was found before, by its exact address.
+#[derive(Clone, Copy, Default)]
+struct Recent {
+    lin: u64,
+    /// As in [`Fetch`].
+    key: u64,
+    /// The epoch at which the block was valid.
+    epoch: u64,
+    page: u32,
+    block: u32,
+}
+
 /// Where the next instruction is.
 #[derive(Clone, Copy)]
 pub(crate) enum Code<'a> {
@@ -60,6 +73,7 @@ pub(crate) struct Blocks {
     pages: Vec<CodePage>,
     index: HashMap<(u64, u8), u32>,
     fetch: [Fetch; FETCH_ENTRIES],
+    recent: Box<[Recent; RECENT_ENTRIES]>,
     /// Instructions by their bytes, for those that cross a page.
     crossing: HashMap<([u8; MAX_LEN], u8), Insn>,
 }
@@ -71,6 +85,7 @@ impl Blocks {
             pages: Vec::new(),
             index: HashMap::new(),
             fetch: [Fetch::default(); FETCH_ENTRIES],
+            recent: Box::new([Recent::default(); RECENT_ENTRIES]),
             crossing: HashMap::new(),
         }
     }
@@ -80,6 +95,7 @@ impl Blocks {
         self.pages.clear();
         self.index.clear();
         self.fetch.fill(Fetch::default());
+        self.recent.fill(Recent::default());
         self.crossing.clear();
         self.decoder.arena.reset();
     }
@@ -88,28 +104,41 @@ impl Blocks {
     ///
     /// # Errors
     /// The fault of the instruction fetch.
+    #[inline]
     pub(crate) fn lookup(&mut self, cpu: &mut Cpu) -> Exec<Code<'_>> {
         let lin = cpu.code_address().0;
+        let (key, epoch) = (fetch_key(cpu), cpu.memory.code_epoch());
+        let slot = (lin ^ lin >> 12) as usize % RECENT_ENTRIES;
+        let recent = self.recent[slot];
+        if recent.lin == lin && recent.key == key && recent.epoch == epoch {
+            return Ok(Code::Block(&self.pages[recent.page as usize].blocks[recent.block as usize]));
+        }
+        let Some((page, block)) = self.find(cpu, lin, key)? else { return self.single(cpu, lin) };
+        // Marking the block's bytes as code does not advance the epoch.
+        self.recent[slot] = Recent { lin, key, epoch, page, block };
+        Ok(Code::Block(&self.pages[page as usize].blocks[block as usize]))
+    }
+
+    /// Page and block at `lin`, decoded if need be; `None` if the instruction
+    /// must be fetched by [`Self::single`].
+    fn find(&mut self, cpu: &mut Cpu, lin: u64, key: u64) -> Exec<Option<(u32, u32)>> {
         check_fetch(cpu, 1)?;
-        let key = fetch_key(cpu);
         let slot = (lin >> 12) as usize % FETCH_ENTRIES;
         let known = self.fetch[slot];
         let index = if known.page == lin & !0xfff && known.key == key {
             known.index
         } else {
-            let Some(index) = self.find_page(cpu, lin)? else { return self.single(cpu, lin) };
+            let Some(index) = self.find_page(cpu, lin)? else { return Ok(None) };
             self.fetch[slot] = Fetch { page: lin & !0xfff, key, index };
             index
         };
         self.validate(cpu, index);
-        let page = &self.pages[index as usize];
         let offset = (lin & 0xfff) as usize;
-        let mut block = page.table[offset];
-        if block == 0 {
-            let Some(new) = self.decode_block(cpu, index, offset) else { return self.single(cpu, lin) };
-            block = new;
-        }
-        Ok(Code::Block(&self.pages[index as usize].blocks[usize::from(block) - 1]))
+        let block = match self.pages[index as usize].table[offset] {
+            0 => self.decode_block(cpu, index, offset),
+            block => Some(block),
+        };
+        Ok(block.map(|number| (index, u32::from(number) - 1)))
     }
 
     /// The code page behind `lin`; `None` if it is not RAM or ROM.

@@ -5,9 +5,10 @@
 //! write into a marked granule advances the version, and whoever finds another
 //! version than the one it remembers decodes anew.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use vm_memory::bitmap::{Bitmap, NewBitmap, RefSlice, WithBitmapSlice};
+use vm_memory::bitmap::{Bitmap, RefSlice, WithBitmapSlice};
 use x86::PAGE_SIZE;
 
 /// Bytes that one bit stands for.
@@ -24,10 +25,17 @@ struct Page {
 #[derive(Debug, Default)]
 pub struct CodePages {
     pages: Box<[Page]>,
-    epoch: AtomicU64,
+    /// Advances with every version of any page of any region of the machine.
+    epoch: Arc<AtomicU64>,
 }
 
 impl CodePages {
+    /// A tracker for `len` bytes of the machine that has this `epoch`.
+    pub(crate) fn new(len: u64, epoch: Arc<AtomicU64>) -> Self {
+        let pages = len.div_ceil(PAGE_SIZE);
+        Self { pages: (0..pages).map(|_| Page::default()).collect(), epoch }
+    }
+
     fn page(&self, offset: u64) -> Option<&Page> {
         self.pages.get(usize::try_from(offset / PAGE_SIZE).ok()?)
     }
@@ -47,11 +55,6 @@ impl CodePages {
     /// The version of the code in the page that holds `offset`.
     pub fn version(&self, offset: u64) -> u32 {
         self.page(offset).map_or(0, |page| page.version.load(Ordering::Acquire))
-    }
-
-    /// Advances with every version of any page.
-    pub fn epoch(&self) -> u64 {
-        self.epoch.load(Ordering::Acquire)
     }
 
     /// Notes a write of `len` bytes at `offset`; true if it hit code.
@@ -106,20 +109,13 @@ impl Bitmap for CodePages {
     }
 }
 
-impl NewBitmap for CodePages {
-    fn with_len(len: usize) -> Self {
-        let pages = (len as u64).div_ceil(PAGE_SIZE);
-        Self { pages: (0..pages).map(|_| Page::default()).collect(), epoch: AtomicU64::new(0) }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn only_writes_into_code_advance_the_version() {
-        let code = CodePages::with_len(0x4000);
+        let code = CodePages::new(0x4000, Arc::default());
         code.mark(0x1040, 0x50);
         assert!(!code.written(0x1000, 0x40));
         assert!(!code.written(0x10c0, 0x40));
@@ -132,7 +128,7 @@ mod tests {
 
     #[test]
     fn a_write_over_many_pages_reaches_each() {
-        let code = CodePages::with_len(0x4000);
+        let code = CodePages::new(0x4000, Arc::default());
         for page in 0..4 {
             code.mark(page * 0x1000 + 0xfc0, 0x40);
         }
@@ -142,7 +138,7 @@ mod tests {
 
     #[test]
     fn offsets_beyond_the_end_are_ignored() {
-        let code = CodePages::with_len(0x1000);
+        let code = CodePages::new(0x1000, Arc::default());
         code.mark(0x1000, 8);
         assert!(!code.written(u64::MAX - 3, 8));
     }

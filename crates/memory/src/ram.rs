@@ -2,7 +2,9 @@
 
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap};
 use x86::{GuestPhysAddr, PAGE_SIZE};
 
@@ -15,12 +17,12 @@ pub enum MemoryError {
     #[error("{0} bytes of guest memory are impossible: choose a multiple of 4 KiB from 2M to 16384G")]
     BadSize(u64),
     /// The host would not map it.
-    #[error("the host cannot provide {size} bytes of guest memory")]
+    #[error("the host cannot provide {size} bytes of guest memory: choose a smaller --memory")]
     Map {
         /// Bytes asked for.
         size: u64,
         /// The host's answer.
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
     },
     /// An access outside RAM and ROM.
     #[error("guest-physical address {0} (and {1} bytes from it) is not memory")]
@@ -72,10 +74,10 @@ pub struct GuestMemory {
     ram: GuestMemoryMmap<CodePages>,
     /// RAM first, then ROM: at most a handful.
     regions: Arc<[Region]>,
+    code_epoch: Arc<AtomicU64>,
     size: u64,
 }
 
-// Every clone shares the regions, and with them the code-page trackers.
 impl GuestMemory {
     /// Maps `size` bytes of zeroed RAM, split around the hole below 4 GiB.
     ///
@@ -97,17 +99,18 @@ impl GuestMemory {
         let layout = RamLayout::new(size);
         let mut ram = Vec::new();
         let mut regions = Vec::new();
+        let code_epoch = Arc::<AtomicU64>::default();
         for (start, len) in layout.ranges() {
-            let mapped = map(start, len)?;
+            let mapped = map(start, len, &code_epoch)?;
             regions.push(region(&mapped, true));
             ram.push(mapped);
         }
         for &(at, image) in roms {
-            regions.push(rom_region(layout, at, image)?);
+            regions.push(rom_region(layout, at, image, &code_epoch)?);
         }
         let ram = GuestMemoryMmap::from_regions(ram)
-            .map_err(|source| MemoryError::Map { size, source: Box::new(source) })?;
-        Ok(Self { ram, regions: regions.into(), size })
+            .map_err(|source| MemoryError::Map { size, source: Some(Box::new(source)) })?;
+        Ok(Self { ram, regions: regions.into(), code_epoch, size })
     }
 
     /// RAM in bytes.
@@ -191,11 +194,11 @@ impl GuestMemory {
         }
     }
 
-    /// The sum of all code versions: while it stands still, no page's version
-    /// has changed.
+    /// Advances with the version of any page: while it stands still, all of
+    /// them do.
     #[inline]
     pub fn code_epoch(&self) -> u64 {
-        self.regions.iter().map(|region| region.code().epoch()).fold(0, u64::wrapping_add)
+        self.code_epoch.load(Ordering::Acquire)
     }
 
     /// The version of the code in the page of `at`; it advances when a write
@@ -211,10 +214,20 @@ impl GuestMemory {
     }
 }
 
-fn map(start: GuestPhysAddr, len: u64) -> Result<GuestRegionMmap<CodePages>, MemoryError> {
-    let error = |source: Box<dyn std::error::Error + Send + Sync>| MemoryError::Map { size: len, source };
-    let size = usize::try_from(len).map_err(|source| error(Box::new(source)))?;
-    GuestRegionMmap::from_range(GuestAddress(start.0), size, None).map_err(|source| error(Box::new(source)))
+fn map(
+    start: GuestPhysAddr,
+    len: u64,
+    epoch: &Arc<AtomicU64>,
+) -> Result<GuestRegionMmap<CodePages>, MemoryError> {
+    let refused =
+        |source: Option<Box<dyn std::error::Error + Send + Sync>>| MemoryError::Map { size: len, source };
+    let size = usize::try_from(len).map_err(|source| refused(Some(Box::new(source))))?;
+    let mapping = MmapRegionBuilder::new_with_bitmap(size, CodePages::new(len, Arc::clone(epoch)))
+        .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
+        .with_mmap_flags(libc::MAP_ANONYMOUS | libc::MAP_PRIVATE | libc::MAP_NORESERVE)
+        .build()
+        .map_err(|source| refused(Some(Box::new(source))))?;
+    GuestRegionMmap::new(mapping, GuestAddress(start.0)).ok_or_else(|| refused(None))
 }
 
 fn region(mapped: &GuestRegionMmap<CodePages>, writable: bool) -> Region {
@@ -223,7 +236,12 @@ fn region(mapped: &GuestRegionMmap<CodePages>, writable: bool) -> Region {
     Region { start: mapped.start_addr().0, len: mapped.len(), host, writable, mapping }
 }
 
-fn rom_region(ram: RamLayout, at: GuestPhysAddr, image: &[u8]) -> Result<Region, MemoryError> {
+fn rom_region(
+    ram: RamLayout,
+    at: GuestPhysAddr,
+    image: &[u8],
+    epoch: &Arc<AtomicU64>,
+) -> Result<Region, MemoryError> {
     let size = image.len() as u64;
     let bad = || MemoryError::BadRom { at, size };
     let end = at.0.checked_add(size).ok_or_else(bad)?;
@@ -231,7 +249,7 @@ fn rom_region(ram: RamLayout, at: GuestPhysAddr, image: &[u8]) -> Result<Region,
     if overlaps || size == 0 || at.page_offset() != 0 || !size.is_multiple_of(PAGE_SIZE) {
         return Err(bad());
     }
-    let mapped = map(at, size)?;
+    let mapped = map(at, size, epoch)?;
     mapped.write_slice(image, vm_memory::MemoryRegionAddress(0)).map_err(|_| bad())?;
     Ok(region(&mapped, false))
 }
