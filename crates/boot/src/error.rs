@@ -77,7 +77,10 @@ pub enum BootError {
         len: u64,
     },
     /// A relocatable kernel finds no room.
-    #[error("the kernel needs {len} bytes of memory from {from} on: give the machine more memory")]
+    #[error(
+        "the kernel needs {len} bytes of free memory below 4 GiB from {from} on: give the machine at least {}M",
+        from.0.saturating_add(*len).div_ceil(1 << 20)
+    )]
     KernelDoesNotFit {
         /// Lowest possible address.
         from: GuestPhysAddr,

@@ -3,6 +3,7 @@
 use memory::GuestMemory;
 use x86::{CpuState, GuestPhysAddr};
 
+use crate::bzimage::BzImage;
 use crate::e820::{E820Entry, MAX_ENTRIES, e820};
 use crate::elf::{self, ElfKernel};
 use crate::multiboot::Multiboot;
@@ -69,7 +70,7 @@ pub struct Entry {
 }
 
 enum Kernel<'a> {
-    BzImage,
+    BzImage(BzImage<'a>),
     Pvh(ElfKernel<'a>, u32),
     Multiboot(Multiboot<'a>),
 }
@@ -80,7 +81,7 @@ impl<'a> Kernel<'a> {
             return Err(BootError::Empty);
         }
         if bzimage::is_bzimage(file) {
-            return Ok(Self::BzImage);
+            return BzImage::parse(file).map(Self::BzImage);
         }
         if !elf::is_elf(file) {
             return Multiboot::parse(file)?.map(Self::Multiboot).ok_or(BootError::NotAKernel);
@@ -94,7 +95,7 @@ impl<'a> Kernel<'a> {
 
     fn kind(&self) -> KernelKind {
         match self {
-            Self::BzImage => KernelKind::BzImage,
+            Self::BzImage(_) => KernelKind::BzImage,
             Self::Pvh(..) => KernelKind::ElfPvh,
             Self::Multiboot(_) => KernelKind::Multiboot1,
         }
@@ -123,7 +124,7 @@ pub fn load(memory: &GuestMemory, request: &BootRequest<'_>) -> Result<Entry, Bo
     }
     cpu::write_bios_data(memory)?;
     match &kernel {
-        Kernel::BzImage => bzimage::load(memory, request, &map),
+        Kernel::BzImage(image) => bzimage::load(memory, request, &map, image),
         Kernel::Pvh(elf, entry) => pvh::load(memory, request, &map, elf, *entry),
         Kernel::Multiboot(multiboot) => multiboot::load(memory, request, &map, multiboot),
     }

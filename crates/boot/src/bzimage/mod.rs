@@ -30,8 +30,8 @@ pub(crate) fn load(
     memory: &GuestMemory,
     request: &BootRequest<'_>,
     map: &[E820Entry],
+    image: &BzImage<'_>,
 ) -> Result<Entry, BootError> {
-    let image = BzImage::parse(request.kernel)?;
     let wide = image.enters_64bit(request.protocol)?;
     check_cmdline(request.cmdline, image.header.cmdline_size.get().into())?;
     let mut places = Places::new(map);
