@@ -1,5 +1,7 @@
 //! CPUID, HLT, MONITOR and MWAIT, cache and TLB control, hypercalls.
 
+use std::time::{Duration, Instant};
+
 use engine::{Callout, Hypercall};
 use iced_x86::{Instruction, Mnemonic};
 use x86::cpuid::Feature;
@@ -8,6 +10,9 @@ use x86::{Activity, Cr4, Gpr};
 use crate::cpu::{Cpu, Exec};
 use crate::decode::{Choice, Flow};
 use crate::insn::{Handler, Insn};
+
+/// How long MWAIT sleeps at the most.
+const MWAIT_LIMIT: Duration = Duration::from_millis(1);
 
 /// The handler, if the instruction is one of these.
 pub(super) fn choose(instruction: &Instruction) -> Option<Choice> {
@@ -67,8 +72,8 @@ fn monitor(cpu: &mut Cpu, insn: &Insn) -> Exec {
     cpu.read::<u8>(segment, offset).map(drop)
 }
 
-/// Ends at once: a store to the monitored line could have come already. The
-/// guest's idle loop then asks again.
+/// Waits for a signal, but not for long: nobody watches the monitored line, and
+/// MWAIT may end at any time without a reason (SDM 2B "MWAIT").
 fn mwait(cpu: &mut Cpu, _insn: &Insn) -> Exec {
     if cpu.cpl() != 0 {
         return Err(cpu.ud());
@@ -76,7 +81,9 @@ fn mwait(cpu: &mut Cpu, _insn: &Insn) -> Exec {
     if cpu.reg(Gpr::Rcx as u8, 4) & !1 != 0 {
         return Err(cpu.gp0());
     }
-    std::thread::yield_now();
+    let start = Instant::now();
+    cpu.signals.wait(Some(MWAIT_LIMIT));
+    cpu.stats.halted += start.elapsed();
     Ok(())
 }
 
