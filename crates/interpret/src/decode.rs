@@ -9,7 +9,7 @@ use x86::{Exception, SegmentName};
 use crate::cpu::{Cpu, Exec};
 use crate::insn::{Address, Handler, Insn, NONE, RIP};
 use crate::native::{self, Arena, HostCpu};
-use crate::{ops, string, system, vector};
+use crate::{fpu, ops, string, system, vector};
 
 /// The longest instruction, in bytes (SDM 2A 2.3.11).
 pub(crate) const MAX_LEN: usize = 15;
@@ -92,7 +92,7 @@ impl InsnDecoder {
             insn.handler = ops::native::handler(instruction, memory_access(&mut self.info, instruction));
             insn.reg1 = ops::native::unit(instruction) as u8;
             if ops::native::is_x87(instruction) {
-                insn.full = Some(Box::new(*instruction));
+                insn.imm = ops::native::x87_opcode(bytes);
             }
         }
     }
@@ -124,6 +124,7 @@ fn choose(instruction: &Instruction) -> Option<Choice> {
     ops::choose(instruction)
         .or_else(|| string::choose(instruction))
         .or_else(|| system::choose(instruction))
+        .or_else(|| fpu::choose(instruction))
         .or_else(|| vector::choose(instruction))
         .or_else(|| {
             (instruction.flow_control() != FlowControl::Next).then_some((undefined as Handler, Flow::End))

@@ -3,7 +3,7 @@
 //!
 //! The way of an instruction: [`blocks`] finds its decoded form by
 //! guest-physical page ([`decode`] makes it), [`vcpu`] calls its handler, the
-//! handler in [`ops`], [`string`], [`system`] or [`vector`] computes addresses
+//! handler in [`ops`], [`string`], [`system`], [`fpu`] or [`vector`] computes addresses
 //! ([`segmentation`]), reaches memory ([`tlb`], [`access`]) and either acts
 //! itself or lets the host's processor execute the instruction ([`native`]). A
 //! fault comes back as [`cpu::Break`] and is delivered by [`system`].
@@ -15,6 +15,7 @@ mod access;
 mod blocks;
 mod cpu;
 mod decode;
+mod fpu;
 mod insn;
 mod native;
 mod ops;

@@ -1,7 +1,7 @@
 //! Instructions that the host executes through a thunk.
 
 use iced_x86::{CpuidFeature, Instruction, Mnemonic, OpAccess};
-use x86::{Cr0, Cr4, Exception, Xcr0};
+use x86::{Cr0, Cr4, Exception, Vector, Xcr0};
 
 use crate::cpu::{Cpu, Exec};
 use crate::insn::{Handler, Insn};
@@ -18,6 +18,20 @@ pub(crate) enum Unit {
     Sse,
     Avx,
     Avx512,
+}
+
+impl Unit {
+    /// The unit with this number, as [`Insn::reg1`] holds it.
+    const fn from_number(number: u8) -> Self {
+        match number {
+            0 => Self::Integer,
+            1 => Self::X87,
+            2 => Self::Mmx,
+            3 => Self::Sse,
+            4 => Self::Avx,
+            _ => Self::Avx512,
+        }
+    }
 }
 
 /// Which unit an instruction uses.
@@ -118,30 +132,32 @@ fn modify(cpu: &mut Cpu, insn: &Insn) -> Exec {
 }
 
 fn fpu_register_only(cpu: &mut Cpu, insn: &Insn) -> Exec {
-    cpu.require_unit(insn)?;
-    register_only(cpu, insn)?;
-    cpu.set_x87_pointers(insn);
-    Ok(())
+    with_unit(cpu, insn, register_only)
 }
 
 fn fpu_load(cpu: &mut Cpu, insn: &Insn) -> Exec {
-    cpu.require_unit(insn)?;
-    load(cpu, insn)?;
-    cpu.set_x87_pointers(insn);
-    Ok(())
+    with_unit(cpu, insn, load)
 }
 
 fn fpu_store(cpu: &mut Cpu, insn: &Insn) -> Exec {
-    cpu.require_unit(insn)?;
-    store(cpu, insn)?;
-    cpu.set_x87_pointers(insn);
-    Ok(())
+    with_unit(cpu, insn, store)
 }
 
 fn fpu_modify(cpu: &mut Cpu, insn: &Insn) -> Exec {
-    cpu.require_unit(insn)?;
-    modify(cpu, insn)?;
-    cpu.set_x87_pointers(insn);
+    with_unit(cpu, insn, modify)
+}
+
+/// Executes the instruction if its unit, noted in `reg1`, is enabled.
+#[inline]
+fn with_unit(cpu: &mut Cpu, insn: &Insn, body: Handler) -> Exec {
+    let unit = Unit::from_number(insn.reg1);
+    cpu.require(unit)?;
+    if !matches!(unit, Unit::X87 | Unit::Mmx) {
+        return body(cpu, insn);
+    }
+    let before = X87Pointers::of(cpu);
+    body(cpu, insn)?;
+    cpu.set_x87_pointers(insn, before);
     Ok(())
 }
 
@@ -174,7 +190,13 @@ impl Cpu {
         // has announced the arena; callers pass the operand's address, from the
         // TLB or in the bounce buffer.
         let outcome = unsafe { thunk.call(&mut self.state, memory) };
-        outcome.map_err(|fault| self.raise(fault.exception()))
+        outcome.map_err(|fault| {
+            let exception = fault.exception();
+            if exception.vector == Vector::XM && !self.state.cr4.contains(Cr4::OSXMMEXCPT) {
+                return self.ud();
+            }
+            self.raise(exception)
+        })
     }
 
     /// Calls a thunk on a copy of its operand, which is written back if `write`.
@@ -200,24 +222,21 @@ impl Cpu {
         Ok(())
     }
 
-    /// #UD or #NM unless the instruction's unit is enabled (SDM 3A 2.5, 13.1;
-    /// 2A tables 2-17 to 2-27).
-    pub(crate) fn require_unit(&mut self, insn: &Insn) -> Exec {
+    /// #UD or #NM unless `unit` is enabled (SDM 3A 2.5, 13.1; 2A tables 2-17
+    /// to 2-27).
+    pub(crate) fn require(&mut self, unit: Unit) -> Exec {
         let (cr0, cr4) = (self.state.cr0, self.state.cr4);
-        let unit = insn.reg1;
-        let undefined = if unit == Unit::X87 as u8 {
-            if cr0.intersects(Cr0::EM.union(Cr0::TS)) {
-                return Err(self.raise(Exception::NM));
-            }
-            false
-        } else if unit == Unit::Mmx as u8 {
-            cr0.contains(Cr0::EM)
-        } else if unit == Unit::Sse as u8 {
-            cr0.contains(Cr0::EM) || !cr4.contains(Cr4::OSFXSR)
-        } else {
-            let needed = Xcr0::SSE.union(Xcr0::AVX);
-            let needed = if unit == Unit::Avx512 as u8 { needed.union(Xcr0::AVX512) } else { needed };
+        let vex = |needed| {
             self.state.real_or_v86() || !cr4.contains(Cr4::OSXSAVE) || !self.state.xcr0.contains(needed)
+        };
+        let avx = Xcr0::SSE.union(Xcr0::AVX);
+        let undefined = match unit {
+            Unit::X87 if cr0.contains(Cr0::EM) => return Err(self.raise(Exception::NM)),
+            Unit::X87 | Unit::Integer => false,
+            Unit::Mmx => cr0.contains(Cr0::EM),
+            Unit::Sse => cr0.contains(Cr0::EM) || !cr4.contains(Cr4::OSFXSR),
+            Unit::Avx => vex(avx),
+            Unit::Avx512 => vex(avx.union(Xcr0::AVX512)),
         };
         if undefined {
             return Err(self.ud());
@@ -225,16 +244,44 @@ impl Cpu {
         if cr0.contains(Cr0::TS) { Err(self.raise(Exception::NM)) } else { Ok(()) }
     }
 
-    /// The x87 instruction and operand pointers, which the host has set to
-    /// addresses of its own (SDM 1 8.1.8). Control instructions leave them.
-    fn set_x87_pointers(&mut self, insn: &Insn) {
-        let Some(full) = insn.full.as_deref() else { return };
-        let x87 = &mut self.state.fpu.x87;
-        let _ = full;
-        x87.fip = self.state.rip;
-        if insn.mem_size > 0 {
-            let offset = self.effective_address(insn);
-            self.state.fpu.x87.fdp = offset;
+    /// Replaces the x87 pointers that the host has set to addresses of its own
+    /// (SDM 1 8.1.8). Whether an instruction sets them, and when, is the host's
+    /// processor's affair, whose CPUID bits the guest sees.
+    fn set_x87_pointers(&mut self, insn: &Insn, before: X87Pointers) {
+        let after = X87Pointers::of(self);
+        if after == before {
+            return;
+        }
+        if after.fip != before.fip {
+            self.state.fpu.x87.fip = self.state.rip;
+        }
+        if after.fdp != before.fdp && insn.mem_size > 0 {
+            self.state.fpu.x87.fdp = self.effective_address(insn);
+        }
+        if after.fop != before.fop {
+            self.state.fpu.x87.fop = insn.imm as u16;
         }
     }
+}
+
+/// The last x87 instruction and its operand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct X87Pointers {
+    fip: u64,
+    fdp: u64,
+    fop: u16,
+}
+
+impl X87Pointers {
+    fn of(cpu: &Cpu) -> Self {
+        let x87 = &cpu.state.fpu.x87;
+        Self { fip: x87.fip, fdp: x87.fdp, fop: x87.fop }
+    }
+}
+
+/// The opcode of an x87 instruction as FOP holds it: 11 bits.
+pub(crate) fn x87_opcode(bytes: &[u8]) -> u64 {
+    let escape = bytes.iter().position(|byte| (0xd8..=0xdf).contains(byte)).unwrap_or(0);
+    let byte = |index: usize| u64::from(bytes.get(index).copied().unwrap_or(0));
+    (byte(escape) & 7) << 8 | byte(escape + 1)
 }
