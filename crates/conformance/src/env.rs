@@ -206,6 +206,6 @@ impl Guest {
     pub(crate) fn la57(mut self) -> Self {
         self.state.cr3 = PML5;
         self.state.cr4 |= Cr4::LA57;
-        self.needs(crate::Feature::LA57).qword(PML5, PML4 | TABLE)
+        self.needs(x86::cpuid::Feature::La57).qword(PML5, PML4 | TABLE)
     }
 }

@@ -3,7 +3,7 @@
 use engine::Mode;
 use x86::{CpuState, Gpr, Rflags, SegmentName, Vector};
 
-use crate::Feature;
+use x86::cpuid::Feature;
 use crate::asm::Code;
 use crate::bench::Io;
 use crate::expect::{Ending, Event, Expect, FrameItem};
@@ -282,7 +282,12 @@ impl Guest {
         limit: u32,
         attributes: u16,
     ) -> Self {
-        self.expecting(Expect::Segment { name, selector, base, limit, attributes })
+        self.expecting(Expect::Segment { name, selector, base, limit, attributes: Some(attributes) })
+    }
+
+    /// A segment register's selector, base and limit.
+    pub(crate) fn segment_base(self, name: SegmentName, selector: u16, base: u64, limit: u32) -> Self {
+        self.expecting(Expect::Segment { name, selector, base, limit, attributes: None })
     }
 
     /// The selector in CS when the run ends.

@@ -18,14 +18,13 @@ mod asm;
 mod bench;
 mod env;
 mod expect;
-mod feature;
 mod guest;
 mod guests;
 mod layout;
 mod run;
 
 pub use bench::Io;
-pub use feature::Feature;
+pub use x86::cpuid::Feature;
 pub use guest::{FrameSize, Guest};
 pub use guests::catalogue;
 pub use run::{Outcome, execute, run};

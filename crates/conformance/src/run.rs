@@ -50,8 +50,8 @@ fn excluded(engine: &dyn Engine, model: &CpuidModel, guest: &Guest) -> Option<St
     if let Some((_, reason)) = capabilities.lacks.iter().find(lacking) {
         return Some((*reason).to_owned());
     }
-    let missing = guest.needs.iter().find(|feature| !feature.offered_by(model))?;
-    Some(format!("the processor model does not offer {}", missing.name))
+    let missing = guest.needs.iter().find(|feature| !model.has(**feature))?;
+    Some(format!("the processor model does not offer {missing:?}"))
 }
 
 /// Runs `guest` whatever the capabilities say.
