@@ -23,10 +23,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE", conflicts_with = "firmware")]
     pub kernel: Option<PathBuf>,
     /// Initial RAM disk; several are loaded one after the other
-    #[arg(long, value_name = "FILE", requires = "kernel")]
+    #[arg(long, value_name = "FILE", requires = "kernel", conflicts_with = "firmware")]
     pub initrd: Vec<PathBuf>,
     /// The kernel's command line
-    #[arg(long, value_name = "STR", requires = "kernel", default_value = "")]
+    #[arg(long, value_name = "STR", requires = "kernel", conflicts_with = "firmware", default_value = "")]
     pub cmdline: String,
     /// Firmware to start at the reset vector
     #[arg(long, value_name = "FILE")]

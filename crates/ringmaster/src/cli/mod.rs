@@ -76,6 +76,9 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Parsed, Failure
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
                 Ok(Parsed::Print(error.render().to_string()))
             }
+            ErrorKind::MissingSubcommand => {
+                Err(Failure::usage("give a command: demo, run, check or inspect; see 'ringmaster --help'"))
+            }
             _ => Err(Failure::usage(one_sentence(&error))),
         },
     }

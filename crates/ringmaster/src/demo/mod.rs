@@ -24,7 +24,7 @@ const KERNEL: (&str, &str) = ("linux-image-cloud-amd64", "boot/vmlinuz-*");
 const BUSYBOX: (&str, &str) = ("busybox-static", "{usr/bin,bin}/busybox");
 
 /// What to do where Debian cannot be had.
-const OFFER: &str = "'ringmaster demo --embedded' boots the built-in guest, which needs nothing";
+const OFFER: &str = "or boot the built-in guest, which needs nothing: ringmaster demo --embedded";
 
 /// Options of `demo`.
 #[derive(Debug, Args)]
@@ -92,7 +92,7 @@ fn offer_embedded(error: PackageError) -> Failure {
         return Failure::signal(signal);
     }
     let advice = error.advice();
-    Failure::new(error.status(), format!("{error}; {advice}, or stay without: {OFFER}"))
+    Failure::new(error.status(), format!("{error}; {advice}, {OFFER}"))
 }
 
 fn read(entry: &Entry) -> Result<Image, Failure> {

@@ -10,6 +10,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use rustix::process::geteuid;
 
@@ -38,6 +39,9 @@ const OPTIONS: &[&str] = &[
     "Acquire::IndexTargets::deb::CNF::DefaultEnabled=false",
     "Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled=false",
 ];
+
+/// Longer than all of apt's own timeouts for one host together.
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Metapackages form short chains.
 const MAX_METAPACKAGES: usize = 4;
@@ -189,16 +193,20 @@ impl<'a> Apt<'a> {
             },
         };
         let mut command = self.command(program);
-        let result = child::run(command.args(arguments), self.cancel, &mut hear);
-        let failed =
-            |error: io::Error| PackageError::Apt { doing: doing.to_owned(), detail: error.to_string() };
+        let result = child::run(command.args(arguments), self.cancel, PATIENCE, &mut hear);
+        let failed = |detail: String| PackageError::Apt { doing: doing.to_owned(), detail };
         outcome.success = match result {
             Ok(status) => status.success(),
             Err(ChildError::Cancelled(error)) => return Err(error),
             Err(ChildError::Start(error)) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(PackageError::NoApt { program });
             }
-            Err(ChildError::Start(error) | ChildError::Wait(error)) => return Err(failed(error)),
+            Err(ChildError::Start(error) | ChildError::Wait(error)) => {
+                return Err(failed(error.to_string()));
+            }
+            Err(ChildError::Stalled) => {
+                return Err(failed("nothing moved for three minutes".to_owned()));
+            }
         };
         if outcome.disk_is_full() {
             let folder = self.folder.to_owned();

@@ -2,8 +2,9 @@
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -11,7 +12,7 @@ use super::PackageError;
 use super::cancel::{Cancel, TICK};
 
 /// A line of the child.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) enum Line {
     /// From its standard output.
     Out(String),
@@ -28,12 +29,16 @@ pub(super) enum ChildError {
     Wait(io::Error),
     /// Somebody asked to stop; the child has been ended.
     Cancelled(PackageError),
+    /// It said nothing new for too long; the child has been ended.
+    Stalled,
 }
 
-/// Runs a command to its end, handing each line to `on_line`.
+/// Runs a command to its end, handing each line to `on_line`. It may repeat
+/// itself for `patience`: apt has been seen to wait for ever on a full disk.
 pub(super) fn run(
     command: &mut Command,
     cancel: &Cancel,
+    patience: Duration,
     on_line: &mut dyn FnMut(Line),
 ) -> Result<ExitStatus, ChildError> {
     let mut child = command
@@ -50,21 +55,43 @@ pub(super) fn run(
         forward(err, sender.clone(), Line::Err);
     }
     drop(sender);
-    loop {
-        match lines.recv_timeout(TICK) {
-            Ok(line) => on_line(line),
-            Err(RecvTimeoutError::Disconnected) => break,
-            Err(RecvTimeoutError::Timeout) => {}
-        }
-        if let Err(error) = cancel.check() {
-            end(&mut child);
-            return Err(ChildError::Cancelled(error));
-        }
+    if let Err(error) = listen(&lines, cancel, patience, on_line) {
+        end(&mut child);
+        return Err(error);
     }
     let status = child.wait().map_err(ChildError::Wait)?;
     // A signal from the terminal reaches the child too, and may end it first.
     cancel.check().map_err(ChildError::Cancelled)?;
     Ok(status)
+}
+
+/// Hands on the lines until the child closes its pipes.
+fn listen(
+    lines: &Receiver<Line>,
+    cancel: &Cancel,
+    patience: Duration,
+    on_line: &mut dyn FnMut(Line),
+) -> Result<(), ChildError> {
+    let mut news = Instant::now();
+    let mut last = String::new();
+    loop {
+        match lines.recv_timeout(TICK) {
+            Ok(line) => {
+                let (Line::Out(text) | Line::Err(text)) = &line;
+                if *text != last {
+                    last.clone_from(text);
+                    news = Instant::now();
+                }
+                on_line(line);
+            }
+            Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        cancel.check().map_err(ChildError::Cancelled)?;
+        if news.elapsed() > patience {
+            return Err(ChildError::Stalled);
+        }
+    }
 }
 
 /// The threads end when the pipe does.
@@ -99,6 +126,17 @@ fn end(child: &mut Child) {
 mod tests {
     use super::*;
 
+    const LONG: Duration = Duration::from_secs(600);
+
+    #[test]
+    fn a_child_that_only_repeats_itself_is_ended() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "while :; do echo same; sleep 0.01; done"]);
+        let patience = Duration::from_millis(300);
+        let result = run(&mut command, &Cancel::default(), patience, &mut |_| {});
+        assert!(matches!(result, Err(ChildError::Stalled)));
+    }
+
     #[test]
     fn lines_come_from_both_pipes() {
         let mut command = Command::new("sh");
@@ -110,7 +148,7 @@ mod tests {
                 Line::Err(text) => format!("err {text}"),
             });
         };
-        let status = run(&mut command, &Cancel::default(), &mut collect).unwrap();
+        let status = run(&mut command, &Cancel::default(), LONG, &mut collect).unwrap();
         lines.sort();
         assert_eq!(lines, ["err two", "out one"]);
         assert_eq!(status.code(), Some(3));
@@ -122,7 +160,7 @@ mod tests {
         cancel.raise(2);
         let mut command = Command::new("sleep");
         command.arg("600");
-        let result = run(&mut command, &cancel, &mut |_| {});
+        let result = run(&mut command, &cancel, LONG, &mut |_| {});
         assert!(matches!(result, Err(ChildError::Cancelled(_))));
     }
 }

@@ -21,7 +21,7 @@ pub enum PackageError {
         source: io::Error,
     },
     /// The disk under the cache is full.
-    #[error("the disk of the cache folder {} is full", folder.display())]
+    #[error("there is not enough room for the cache folder {}", folder.display())]
     CacheFull {
         /// Where.
         folder: PathBuf,
@@ -92,8 +92,8 @@ impl PackageError {
     pub fn advice(&self) -> &'static str {
         match self {
             Self::NoCacheFolder | Self::Cache { .. } => "set XDG_CACHE_HOME to a folder that can be written",
-            Self::CacheFull { .. } => "free about 200 MB or set XDG_CACHE_HOME to a folder on another disk",
-            Self::NoApt { .. } => "a Debian or Ubuntu host has it",
+            Self::CacheFull { .. } => "free 200 MB or set XDG_CACHE_HOME to a folder on another disk",
+            Self::NoApt { .. } => "install apt, as Debian and its kin have it",
             Self::Unknown { .. } => "add Debian's archive to the host's apt sources",
             Self::Apt { .. } => "check the network and the host's apt sources, then try again",
             Self::Deb { .. } | Self::NoMatch { .. } => "try again with --refresh",

@@ -10,6 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::fs::statvfs;
 use tempfile::TempDir;
 
 use super::apt::{Apt, Candidate};
@@ -18,6 +19,9 @@ use super::{Cancel, DebError, Manifest, PackageError, Progress, Request, deb};
 
 /// Everything unfinished has this prefix.
 const PARTIAL: &str = ".partial-";
+
+/// Room for the package lists, apt's index of them, and the packages.
+const SPACE: u64 = 200 << 20;
 
 /// How long to wait before each further try after a passing fault.
 const BACKOFF: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(6)];
@@ -138,6 +142,18 @@ impl Store {
         }
     }
 
+    /// A disk that fills up on the way is found out too, but apt's programs
+    /// take their time for it.
+    fn require_space(&self) -> Result<(), PackageError> {
+        let free =
+            statvfs(&self.root).map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize)).unwrap_or(u64::MAX);
+        if free < SPACE {
+            let folder = self.root.clone();
+            return Err(PackageError::CacheFull { folder });
+        }
+        Ok(())
+    }
+
     fn temporary(&self) -> Result<TempDir, PackageError> {
         tempfile::Builder::new()
             .prefix(PARTIAL)
@@ -152,6 +168,7 @@ impl Store {
         progress: &Progress,
         cancel: &Cancel,
     ) -> Result<(), PackageError> {
+        self.require_space()?;
         let work = self.temporary()?;
         let apt = Apt::prepare(work.path(), architecture, cancel, progress)?;
         let downloaded = retry(progress, cancel, || download(&apt, requests, progress))

@@ -89,9 +89,16 @@ fn deliver(bytes: &[u8], escape: Option<&mut Escape>, sink: &Sink) -> ControlFlo
             Action::Send(byte) => typed.push(byte),
             Action::SendPair(byte) => typed.extend([CTRL_A, byte]),
             Action::Help => HELP.iter().for_each(output::note),
-            Action::Leave => return sink(Event::Leave),
+            Action::Leave => {
+                pass_on(typed, sink)?;
+                return sink(Event::Leave);
+            }
         }
     }
+    pass_on(typed, sink)
+}
+
+fn pass_on(typed: Vec<u8>, sink: &Sink) -> ControlFlow<()> {
     if typed.is_empty() { ControlFlow::Continue(()) } else { sink(Event::Input(typed)) }
 }
 

@@ -1,0 +1,96 @@
+//! Bad usage, bad files and options of later releases: one sentence each, with
+//! the status that the table promises.
+
+use std::fs::{self, File};
+
+use crate::common::{assert_refused, run};
+
+#[test]
+fn bad_usage_is_status_2() {
+    let cases: &[(&[&str], &str)] = &[
+        (&[], "give a command: demo, run, check or inspect"),
+        (&["frobnicate"], "unrecognized subcommand 'frobnicate'"),
+        (&["run"], "--kernel"),
+        (&["run", "--kernel"], "a value is required"),
+        (&["run", "--kernel", "k", "--firmware", "f"], "cannot be used with"),
+        (&["run", "--firmware", "f", "--initrd", "i"], "cannot be used with"),
+        (&["run", "--firmware", "f", "--cmdline", "c"], "cannot be used with"),
+        (&["run", "--kernel", "k", "--engine", "qemu"], "invalid value 'qemu'"),
+        (&["run", "--kernel", "k", "--cpus", "0"], "invalid value '0'"),
+        (&["run", "--kernel", "k", "--memory", "0"], "at least 2M"),
+        (&["run", "--kernel", "k", "--memory", "99999999G"], "at most 1024G"),
+        (&["run", "--kernel", "k", "--memory", "lots"], "such as 512M"),
+        (&["run", "--kernel", "k", "--timeout", "0"], "such as 30"),
+        (&["run", "--kernel", "k", "--trace", "irq"], "cannot be traced"),
+        (&["run", "--kernel", "k", "--stats=xml"], "invalid value 'xml'"),
+        (&["run", "--kernel", "k", "--on-reset", "halt"], "invalid value 'halt'"),
+        (&["run", "--kernel", "k", "--console", "vga"], "stdio, none, file=PATH"),
+        (&["run", "--kernel", "k", "--net", "wifi"], "tap=NAME"),
+        (&["run", "--disk", "a,format=vdi"], "not a disk format"),
+        (&["demo", "--embedded", "--refresh"], "cannot be used with"),
+        (&["demo", "--exec", "echo \"x\""], "without double quotes"),
+        (&["check", "--require", "xen"], "invalid value 'xen'"),
+        (&["check", "--jsno"], "did you mean --json?"),
+        (&["completions", "tcsh"], "invalid value 'tcsh'"),
+        (&["fetch", "../etc", "x"], "is not a package"),
+    ];
+    for (arguments, words) in cases {
+        assert_refused(&run(arguments), 2, words);
+    }
+}
+
+#[test]
+fn options_of_later_releases_are_refused_plainly() {
+    let cases: &[&[&str]] = &[
+        &["run", "--disk", "disk.img"],
+        &["run", "--kernel", "k", "--net", "user"],
+        &["run", "--kernel", "k", "--net", "tap=tap0"],
+        &["run", "--kernel", "k", "--cpus", "2"],
+        &["run", "--kernel", "k", "--console", "socket=s"],
+        &["demo", "--cpus", "4"],
+    ];
+    for arguments in cases {
+        assert_refused(&run(arguments), 2, "is not in this release yet");
+    }
+}
+
+#[test]
+fn what_the_host_lacks_is_status_3() {
+    let folder = tempfile::tempdir().unwrap();
+    let kernel = folder.path().join("kernel");
+    fs::write(&kernel, b"not a kernel").unwrap();
+    let kernel = kernel.to_str().unwrap();
+    for engine in ["kvm", "translate"] {
+        let output = run(&["run", "--kernel", kernel, "--engine", engine]);
+        let words = format!("engine {engine} cannot be used");
+        assert_refused(&output, 3, &words);
+    }
+    let output = run(&["run", "--kernel", kernel, "--memory", "1024G"]);
+    assert_refused(&output, 3, "this host has");
+}
+
+#[test]
+fn bad_files_are_told_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (empty, enormous, good) = (path("empty"), path("enormous"), path("good"));
+    fs::write(&empty, b"").unwrap();
+    fs::write(&good, b"x").unwrap();
+    File::create(&enormous).unwrap().set_len(1 << 40).unwrap();
+    for option in ["--kernel", "--firmware"] {
+        let refuse = |file: &str, status, words| {
+            assert_refused(&run(&["run", option, file]), status, words);
+        };
+        refuse(&path("absent"), 1, "No such file");
+        refuse(&path(""), 5, "is a folder");
+        refuse(&empty, 5, "is empty");
+        refuse(&enormous, 5, "is too large");
+        refuse("/dev/zero", 5, "is too large");
+    }
+    let output = run(&["run", "--kernel", &good, "--initrd", &enormous]);
+    assert_refused(&output, 5, "the initrd");
+    let output = run(&["run", "--kernel", &good, "--initrd", &good, "--initrd", &empty]);
+    assert_refused(&output, 5, "is empty");
+    assert_refused(&run(&["inspect", &path("absent")]), 1, "No such file");
+    assert_refused(&run(&["inspect", &empty]), 5, "is empty");
+}
