@@ -27,7 +27,6 @@ impl Progress {
         let bar = ProgressBar::new(1000);
         let style = ProgressStyle::with_template("ringmaster: {msg} {wide_bar} {percent:>3} %");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        bar.enable_steady_tick(Duration::from_millis(200));
         Self::Bar(bar)
     }
 
@@ -37,6 +36,8 @@ impl Progress {
             Self::Bar(bar) => {
                 bar.set_position(0);
                 bar.set_message(what.to_owned());
+                // Only now: a fetch out of the cache shows no bar at all.
+                bar.enable_steady_tick(Duration::from_millis(200));
             }
             Self::Lines => output::note(what),
             Self::Silent => {}
