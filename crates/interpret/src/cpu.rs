@@ -46,6 +46,8 @@ pub(crate) struct Cpu {
     pub(crate) stop: Option<Stop>,
     /// A store has hit decoded code: the running block may be stale.
     pub(crate) code_hit: bool,
+    /// [`Stop::HaltedForGood`] has been told and the processor still halts.
+    pub(crate) halt_reported: bool,
     /// Debug conditions met by the current instruction, as bits of DR6.
     pub(crate) debug_hits: u64,
 
@@ -93,6 +95,7 @@ impl Cpu {
             fault: Exception::UD,
             stop: None,
             code_hit: false,
+            halt_reported: false,
             debug_hits: 0,
             code_size: size::WORD,
             stack_mask: 0xffff,

@@ -103,6 +103,7 @@ impl Cpu {
     }
 
     /// Reads 1, 2, 4 or 8 bytes.
+    #[inline(always)]
     pub(crate) fn read_sized(&mut self, segment: SegmentName, offset: u64, bytes: u8) -> Exec<u64> {
         match bytes {
             1 => self.read::<u8>(segment, offset).map(u64::from),
@@ -113,6 +114,7 @@ impl Cpu {
     }
 
     /// Writes 1, 2, 4 or 8 bytes.
+    #[inline(always)]
     pub(crate) fn write_sized(&mut self, segment: SegmentName, offset: u64, bytes: u8, value: u64) -> Exec {
         match bytes {
             1 => self.write(segment, offset, value as u8),

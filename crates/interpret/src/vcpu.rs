@@ -6,7 +6,7 @@ use engine::{
     Callout, Capabilities, Engine, EngineError, EngineKind, Mode, Platform, Signal, Stop, TraceEvent, Vcpu,
     VcpuConfig, VcpuStats,
 };
-use x86::{Activity, CpuState};
+use x86::{Activity, CpuState, InterruptShadow, Rflags};
 
 use crate::blocks::{Block, Blocks, Code, check_fetch};
 use crate::cpu::{Break, Cpu};
@@ -129,6 +129,7 @@ pub(crate) fn after_break(cpu: &mut Cpu, cause: Break) -> Result<(), Stop> {
     match cause {
         Break::Fault => {
             let fault = cpu.fault;
+            cpu.state.interrupt_shadow = InterruptShadow::None;
             system::deliver_exception(cpu, fault)
         }
         Break::Restart => Ok(()),
@@ -155,10 +156,19 @@ fn attend(cpu: &mut Cpu) -> Result<(), Stop> {
             deliver_interrupts(cpu)?;
         }
         if cpu.state.activity == Activity::Running {
+            cpu.halt_reported = false;
             return Ok(());
+        }
+        if halted_for_good(cpu) && !std::mem::replace(&mut cpu.halt_reported, true) {
+            return Err(Stop::HaltedForGood);
         }
         wait(cpu);
     }
+}
+
+/// HLT with interrupts off: only an NMI, INIT or reset ends it.
+fn halted_for_good(cpu: &Cpu) -> bool {
+    cpu.state.activity == Activity::Halted && !cpu.state.rflags.contains(Rflags::IF) && !cpu.state.nmi_pending
 }
 
 fn deliver_interrupts(cpu: &mut Cpu) -> Result<(), Stop> {

@@ -34,6 +34,7 @@ pub(crate) fn is_plain(instruction: &Instruction) -> bool {
     alu::choose(instruction).is_some()
         || moves::choose(instruction).is_some()
         || branch::is_plain(instruction)
+        || stack::is_plain(instruction)
 }
 
 /// Where the operands of a two-operand instruction are.

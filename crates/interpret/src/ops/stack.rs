@@ -7,6 +7,14 @@ use crate::cpu::{Cpu, Exec, mask};
 use crate::decode::{Choice, Flow};
 use crate::insn::{Handler, Insn};
 
+/// Whether the handler needs nothing but the operands.
+pub(super) fn is_plain(instruction: &Instruction) -> bool {
+    use Mnemonic as M;
+    matches!(instruction.mnemonic(), M::Push | M::Pop)
+        && instruction.op_kind(0) == OpKind::Register
+        && instruction.op_register(0).is_gpr()
+}
+
 /// The handler, if the instruction is one of these.
 pub(super) fn choose(instruction: &Instruction) -> Option<Choice> {
     use Mnemonic as M;
@@ -15,11 +23,13 @@ pub(super) fn choose(instruction: &Instruction) -> Option<Choice> {
     let handler: Handler = match instruction.mnemonic() {
         M::Push | M::Pop if segment => return None,
         M::Push => match kind {
+            OpKind::Register if instruction.op_register(0).is_gpr64() => push_reg64,
             OpKind::Register => push_reg,
             OpKind::Memory => push_mem,
             _ => push_imm,
         },
         M::Pop if kind == OpKind::Memory => pop_mem,
+        M::Pop if instruction.op_register(0).is_gpr64() => pop_reg64,
         M::Pop => pop_reg,
         M::Pusha | M::Pushad => pusha,
         M::Popa | M::Popad => popa,
@@ -59,6 +69,17 @@ fn stack_bytes(insn: &Insn) -> u8 {
 fn push_reg(cpu: &mut Cpu, insn: &Insn) -> Exec {
     let value = cpu.reg(insn.reg1, insn.size);
     cpu.push(insn.size, value)
+}
+
+fn push_reg64(cpu: &mut Cpu, insn: &Insn) -> Exec {
+    let value = cpu.reg64(insn.reg1);
+    cpu.push(8, value)
+}
+
+fn pop_reg64(cpu: &mut Cpu, insn: &Insn) -> Exec {
+    let value = cpu.pop(8)?;
+    cpu.set_reg(insn.reg1, 8, value);
+    Ok(())
 }
 
 fn push_imm(cpu: &mut Cpu, insn: &Insn) -> Exec {
