@@ -1,15 +1,20 @@
 //! The guests, one file per topic.
 
+mod debug;
 mod delivery;
+mod iret;
 mod long_paging;
 mod paging;
 mod real;
 mod segments;
+mod shadow;
+mod tasks;
 mod transfers;
+mod v86;
 
 use crate::Guest;
 
 /// All guests.
 pub fn catalogue() -> Vec<Guest> {
-    [real::guests(), segments::guests(), paging::guests(), long_paging::guests(), delivery::guests(), transfers::guests()].concat()
+    [real::guests(), segments::guests(), paging::guests(), long_paging::guests(), delivery::guests(), transfers::guests(), iret::guests(), tasks::guests(), v86::guests(), shadow::guests(), debug::guests()].concat()
 }

@@ -131,8 +131,8 @@ guests! { "transfers";
 
     /// A 16-bit call gate copies words (SDM 3A 5.8.5).
     sixteen_bit_gate: user32(code32!("
-        pushw 0x1111
-        pushw 0x2222
+        .byte 0x66, 0x68, 0x11, 0x11
+        .byte 0x66, 0x68, 0x22, 0x22
         farcall 0x73, 0
     ")).gdt(FREE, gate(KCODE, 0x9000, 0xe4, 1)).code(code32!(at 0x9000; "out 0xf4, al"))
         .reg(Rsp, RING0_STACK - 10).mem16(RING0_STACK - 10, 0x800f).mem16(RING0_STACK - 6, 0x2222)
