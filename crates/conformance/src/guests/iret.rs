@@ -29,7 +29,7 @@ fn iretq_to(cs: u16, ss: u16) -> Guest {
         push rbx
         push rsi
      7: iretq
-    ")).with(Rbx, cs.into()).with(Rdx, ss.into()).with(Rsi, 0x9000)
+    ")).with(Rbx, cs.into()).with(Rdx, ss.into()).with(Rsi, 0x9000).page(0x9000, USER_PAGE)
 }
 
 guests! { "iret";

@@ -268,7 +268,7 @@ guests! { "transfers";
         push 0x2b
         push 0x9000
         retfq
-    ")).marked_code(code64!(at 0x9000; "7: ud2")).event(Vector::UD).pushed_cs(UCODE64)
+    ")).page(0x9000, USER_PAGE).marked_code(code64!(at 0x9000; "7: ud2")).event(Vector::UD).pushed_cs(UCODE64)
         .pushed(crate::expect::FrameItem::Sp, u64::MAX, 0x7000);
 
     /// Direct far jumps and calls are #UD in 64-bit mode (SDM 2A, JMP).
