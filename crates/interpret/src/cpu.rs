@@ -50,6 +50,8 @@ pub(crate) struct Cpu {
     pub(crate) halt_reported: bool,
     /// Debug conditions met by the current instruction, as bits of DR6.
     pub(crate) debug_hits: u64,
+    /// The current instruction has entered a handler: it is no single step.
+    pub(crate) entered_handler: bool,
 
     /// Size of code by CS.L and CS.D: 2, 4 or 8.
     pub(crate) code_size: u8,
@@ -97,6 +99,7 @@ impl Cpu {
             code_hit: false,
             halt_reported: false,
             debug_hits: 0,
+            entered_handler: false,
             code_size: size::WORD,
             stack_mask: 0xffff,
             long: false,
@@ -204,17 +207,22 @@ impl Cpu {
 
     /// The part of [`Cpu::refresh`] that the flag AC, the CPL and CR0.AM decide.
     pub(crate) fn refresh_view(&mut self) {
+        self.view = self.view_at(self.state.cpl());
+    }
+
+    /// How privilege level `cpl` would see memory with the current flags.
+    pub(crate) fn view_at(&self, cpl: u8) -> View {
         let state = &self.state;
         let ac = state.rflags.contains(Rflags::AC);
-        self.view = if self.watching {
-            View::watched(state.cpl() == 3, ac)
-        } else if state.cpl() == 3 {
+        if self.watching {
+            View::watched(cpl == 3, ac)
+        } else if cpl == 3 {
             if ac && state.cr0.contains(Cr0::AM) { View::UserAligned } else { View::User }
         } else if ac && state.cr4.contains(Cr4::SMAP) {
             View::SupervisorAc
         } else {
             View::Supervisor
-        };
+        }
     }
 
     /// Recomputes the paging digest and forgets all translations. Call it after

@@ -26,7 +26,7 @@ pub(crate) fn wanted(cpu: &Cpu) -> bool {
 /// Executes the next instruction with all its surroundings.
 pub(crate) fn step(cpu: &mut Cpu, blocks: &mut Blocks) -> Result<(), Stop> {
     if instruction_breakpoint(cpu) {
-        return system::deliver_exception(cpu, Exception::plain(Vector::DB));
+        return system::deliver_breakpoint(cpu);
     }
     match blocks.lookup(cpu) {
         Ok(Code::Block(block)) => execute(cpu, &block.insns[0]),
@@ -44,13 +44,14 @@ pub(crate) fn execute(cpu: &mut Cpu, insn: &Insn) -> Result<(), Stop> {
     let shadow = std::mem::replace(&mut cpu.state.interrupt_shadow, InterruptShadow::None);
     cpu.state.rflags.remove(Rflags::RF);
     cpu.next_rip = cpu.state.rip.wrapping_add(u64::from(insn.len)) & cpu.linear_mask;
+    cpu.entered_handler = false;
     let outcome = (insn.handler)(cpu, insn);
     cpu.code_hit = false;
     match outcome {
         Ok(()) => {
             cpu.state.rip = cpu.next_rip;
             cpu.stats.instructions += 1;
-            if before.contains(Rflags::TF) {
+            if before.contains(Rflags::TF) && !cpu.entered_handler {
                 cpu.debug_hits |= Dr6::BS.bits();
             }
             Ok(())
