@@ -1,1 +1,47 @@
-//! Ringmaster: machine.
+//! The machine: builds a virtual machine from a description and owns its life
+//! (run, pause, reset, stop).
+//!
+//! [`Machine::build`] reads like a parts list. The parts are the devices of the
+//! chipset, each on its ports with one lock of its own; the interrupt fabric
+//! that joins device lines, 8259As, I/O APIC and local APICs; the clock that
+//! all of them share; and one thread that wakes them at their deadlines. The
+//! engine sees all of it through [`engine::Platform`].
+//!
+//! Locks are taken in this order, and nothing is called with a later one held
+//! that takes an earlier one:
+//!
+//! 1. a device (one at a time),
+//! 2. the 8259As, or the I/O APIC (never both),
+//! 3. a local APIC (one at a time),
+//! 4. leaves: the timers' queue, the console's input queue, the machine's
+//!    control word, a vCPU's signals.
+
+mod board;
+mod clock;
+mod config;
+mod control;
+mod devices;
+mod error;
+mod firmware;
+mod handle;
+mod host;
+mod interrupts;
+mod load;
+mod machine;
+mod mount;
+mod platform;
+mod ports;
+mod processor;
+mod serial;
+mod sync;
+#[cfg(test)]
+mod testing;
+mod timers;
+
+pub use boot::{Module, Protocol};
+pub use clock::TickSource;
+pub use config::{BootSource, Consoles, MachineConfig, OnReset, OwnedModule, no_sink};
+pub use error::MachineError;
+pub use handle::MachineHandle;
+pub use host::HostProcessor;
+pub use machine::{Machine, Outcome};

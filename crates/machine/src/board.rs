@@ -1,0 +1,189 @@
+//! The board: all that guest code can reach, wired up and shared by the vCPUs,
+//! the timers' thread and the handles.
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use chipset::lapic::{LAPIC_TIMER_HZ, LocalApicConfig};
+use chipset::pm::Pm;
+use chipset::{Device, EventSink, Line};
+use engine::{Signal, VcpuSignals};
+use memory::GuestMemory;
+use x86::cpuid::{CpuidConfig, CpuidModel};
+
+use crate::clock::VmClock;
+use crate::config::{BootSource, Consoles};
+use crate::control::Control;
+use crate::devices::{mount_consoles, mount_legacy, mount_system};
+use crate::firmware;
+use crate::host::HostProcessor;
+use crate::interrupts::{ApicTimer, Interrupts};
+use crate::load::PLATFORM_IO_APIC;
+use crate::mount::{Mounted, Part, PortTarget};
+use crate::ports::PortMap;
+use crate::processor::Processor;
+use crate::serial::{Input, SerialPort};
+use crate::timers::{TimerId, Timers};
+use crate::{MachineError, TickSource};
+
+/// The half-built board, while devices are mounted.
+pub(crate) struct Wiring {
+    pub(crate) ports: PortMap,
+    pub(crate) interrupts: Arc<Interrupts>,
+    control: Arc<Control>,
+    clock: Arc<VmClock>,
+    timers: Arc<Timers>,
+    /// Everything that has a timer, in the order of the timers' numbers.
+    parts: Vec<Arc<dyn Part>>,
+}
+
+impl Wiring {
+    fn new(clock: Arc<VmClock>, cpuid: &CpuidModel, cpus: u32) -> Self {
+        let timers = Arc::new(Timers::new(Arc::clone(&clock)));
+        let local_apics = (0..cpus).map(|id| LocalApicConfig {
+            id,
+            bootstrap: id == 0,
+            physical_address_bits: cpuid.phys_bits(),
+            tsc_hz: cpuid.tsc_hz(),
+        });
+        let interrupts = Arc::new(Interrupts::new(PLATFORM_IO_APIC, local_apics, &clock, &timers));
+        let signals = interrupts.processors().iter().map(Processor::signals).cloned().collect();
+        let control = Arc::new(Control::new(signals));
+        let mut wiring =
+            Self { ports: PortMap::new(), interrupts, control, clock, timers, parts: Vec::new() };
+        wiring.add_apic_timers();
+        wiring
+    }
+
+    fn add_apic_timers(&mut self) {
+        let interrupts = Arc::clone(&self.interrupts);
+        for (vcpu, processor) in (0..).zip(interrupts.processors()) {
+            let part = ApicTimer { interrupts: Arc::clone(&interrupts), vcpu };
+            self.add(processor.timer(), Arc::new(part));
+        }
+    }
+
+    fn add(&mut self, timer: TimerId, part: Arc<dyn Part>) {
+        debug_assert_eq!(timer.index(), self.parts.len(), "timers are registered in this order");
+        self.parts.push(part);
+    }
+
+    /// A device's end of ISA line `irq`.
+    pub(crate) fn line(&self, irq: u8) -> Line {
+        self.interrupts.line(irq)
+    }
+
+    /// Where devices report what concerns the whole machine.
+    pub(crate) fn events(&self) -> EventSink {
+        let control = Arc::clone(&self.control);
+        Arc::new(move |event| control.event(event))
+    }
+
+    /// Puts `device` on the board, at `ports`.
+    pub(crate) fn mount<D: Device + 'static>(
+        &mut self,
+        device: D,
+        ports: &[RangeInclusive<u16>],
+    ) -> Arc<Mounted<D>> {
+        let mounted = Arc::new(Mounted::new(device, Arc::clone(&self.clock), Arc::clone(&self.timers)));
+        self.add(mounted.timer(), mounted.clone());
+        self.ports.claim(ports, mounted.clone() as Arc<dyn PortTarget>);
+        mounted
+    }
+}
+
+/// What a board is built from.
+pub(crate) struct BoardConfig<'a> {
+    pub(crate) cpus: u32,
+    pub(crate) memory: &'a GuestMemory,
+    pub(crate) boot: &'a BootSource,
+    pub(crate) consoles: Consoles,
+    pub(crate) wall_clock: i64,
+    pub(crate) ticks: Arc<dyn TickSource>,
+}
+
+/// The finished board.
+pub(crate) struct Board {
+    pub(crate) ports: PortMap,
+    pub(crate) interrupts: Arc<Interrupts>,
+    pub(crate) control: Arc<Control>,
+    pub(crate) clock: Arc<VmClock>,
+    pub(crate) timers: Arc<Timers>,
+    pub(crate) cpuid: Arc<CpuidModel>,
+    pub(crate) input: Arc<Input>,
+    pub(crate) serial: Arc<Mounted<SerialPort>>,
+    pub(crate) power: Arc<Mounted<Pm>>,
+    parts: Vec<Arc<dyn Part>>,
+}
+
+impl Board {
+    pub(crate) fn build(config: BoardConfig<'_>) -> Result<Self, MachineError> {
+        let clock = Arc::new(VmClock::new(config.ticks));
+        let cpuid = cpuid_model(clock.hz(), config.cpus);
+        let input = Arc::new(Input::default());
+        let mut wiring = Wiring::new(clock, &cpuid, config.cpus);
+        mount_legacy(&mut wiring, config.wall_clock, config.memory.layout());
+        let serial = mount_consoles(&mut wiring, config.consoles, Arc::clone(&input));
+        let power = mount_system(&mut wiring);
+        if let BootSource::Firmware(_) = config.boot {
+            firmware::mount_configuration(&mut wiring, config.memory.layout(), config.cpus)?;
+        }
+        let Wiring { ports, interrupts, control, clock, timers, parts } = wiring;
+        let cpuid = Arc::new(cpuid);
+        Ok(Self { ports, interrupts, control, clock, timers, cpuid, input, serial, power, parts })
+    }
+
+    /// Lets the part with timer `id` do what is due.
+    pub(crate) fn expire(&self, id: TimerId) {
+        if let Some(part) = self.parts.get(id.index()) {
+            part.expire();
+        }
+    }
+
+    /// Platform reset: devices first, then the controllers that their lines
+    /// lead to.
+    pub(crate) fn reset(&self) {
+        self.parts.iter().for_each(|part| part.reset());
+        self.interrupts.reset();
+    }
+
+    /// The signals of vCPU `vcpu`.
+    pub(crate) fn signals(&self, vcpu: u32) -> Arc<VcpuSignals> {
+        self.interrupts.processor(vcpu).map(Processor::signals).cloned().unwrap_or_default()
+    }
+
+    /// Waits, for the boot processor that has halted with interrupts off, until
+    /// there is anything but an interrupt.
+    pub(crate) fn wait_for_more_than_interrupts(&self) {
+        let Some(processor) = self.interrupts.processors().first() else { return };
+        let signals = processor.signals();
+        loop {
+            signals.take(Signal::Interrupt);
+            signals.wait(None);
+            if [Signal::Nmi, Signal::Init, Signal::Sipi, Signal::Exit].iter().any(|&s| signals.is_pending(s))
+            {
+                return processor.refresh();
+            }
+        }
+    }
+
+    /// Lets time pass.
+    pub(crate) fn start(&self) {
+        self.clock.run();
+        self.timers.start();
+    }
+
+    /// Stops time.
+    pub(crate) fn stand(&self) {
+        self.timers.stand();
+        self.clock.freeze();
+    }
+}
+
+fn cpuid_model(tsc_hz: u64, cpus: u32) -> CpuidModel {
+    CpuidModel::new(CpuidConfig {
+        vcpu_count: cpus,
+        apic_crystal_hz: LAPIC_TIMER_HZ,
+        ..CpuidConfig::new(&HostProcessor, tsc_hz)
+    })
+}

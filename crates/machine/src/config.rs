@@ -1,0 +1,125 @@
+//! What a machine is built from.
+
+use std::fmt;
+use std::sync::Arc;
+
+use boot::Protocol;
+use chipset::SerialSink;
+use engine::{Engine, TraceSink};
+
+use crate::TickSource;
+
+/// A file that a kernel gets along, kept for the next reset too.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OwnedModule {
+    /// Its contents.
+    pub data: Vec<u8>,
+    /// Its string (multiboot only).
+    pub string: String,
+}
+
+/// What a machine starts.
+#[derive(Clone, PartialEq, Eq)]
+pub enum BootSource {
+    /// A kernel, loaded and entered without firmware.
+    Kernel {
+        /// The kernel file.
+        image: Vec<u8>,
+        /// Initrds, or multiboot modules.
+        modules: Vec<OwnedModule>,
+        /// Its command line.
+        cmdline: String,
+        /// By which entry a bzImage is started.
+        protocol: Protocol,
+    },
+    /// Firmware, at the reset vector.
+    Firmware(Vec<u8>),
+}
+
+impl fmt::Debug for BootSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Kernel { image, modules, cmdline, .. } => f
+                .debug_struct("Kernel")
+                .field("bytes", &image.len())
+                .field("modules", &modules.len())
+                .field("cmdline", cmdline)
+                .finish_non_exhaustive(),
+            Self::Firmware(image) => f.debug_tuple("Firmware").field(&image.len()).finish(),
+        }
+    }
+}
+
+/// What a reset by the guest does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnReset {
+    /// The machine starts again.
+    #[default]
+    Reboot,
+    /// The run ends.
+    Exit,
+}
+
+/// Where the bytes go that a guest prints. They are handed over on the vCPU's
+/// thread.
+pub struct Consoles {
+    /// The first serial port.
+    pub serial: Box<dyn SerialSink>,
+    /// The debug console at port 0xE9.
+    pub debug: Box<dyn SerialSink>,
+    /// The firmware's log at port 0x402.
+    pub firmware: Box<dyn SerialSink>,
+}
+
+impl Default for Consoles {
+    fn default() -> Self {
+        Self { serial: no_sink(), debug: no_sink(), firmware: no_sink() }
+    }
+}
+
+/// A sink that nobody reads.
+pub fn no_sink() -> Box<dyn SerialSink> {
+    Box::new(|_| {})
+}
+
+/// The description of a machine.
+pub struct MachineConfig<'a> {
+    /// Bytes of RAM.
+    pub memory: u64,
+    /// Number of processors.
+    pub cpus: u32,
+    /// What it starts.
+    pub boot: BootSource,
+    /// Who executes it.
+    pub engine: &'a dyn Engine,
+    /// What a reset by the guest does.
+    pub on_reset: OnReset,
+    /// Where its output goes.
+    pub consoles: Consoles,
+    /// Who wants to see what the engine does.
+    pub trace: Option<Arc<dyn TraceSink>>,
+    /// What the real-time clock shows at the start, in seconds since 1970; the
+    /// host's time if it is not given.
+    pub wall_clock: Option<i64>,
+    /// The counter that drives the machine's time; the host's best one if it
+    /// is not given.
+    pub ticks: Option<Arc<dyn TickSource>>,
+}
+
+impl<'a> MachineConfig<'a> {
+    /// One processor that starts `boot` on `engine` with `memory` bytes of RAM;
+    /// nobody sees its output.
+    pub fn new(engine: &'a dyn Engine, memory: u64, boot: BootSource) -> Self {
+        Self {
+            memory,
+            cpus: 1,
+            boot,
+            engine,
+            on_reset: OnReset::default(),
+            consoles: Consoles::default(),
+            trace: None,
+            wall_clock: None,
+            ticks: None,
+        }
+    }
+}

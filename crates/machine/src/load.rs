@@ -1,0 +1,81 @@
+//! What a machine starts, into its memory; again after each reset.
+
+use boot::{BootRequest, E820Entry, Module, firmware_roms, load_firmware};
+use chipset::acpi::{self, PlatformLayout};
+use memory::GuestMemory;
+use x86::cpuid::CpuidModel;
+use x86::{CpuState, Gpr, GuestPhysAddr};
+
+use crate::MachineError;
+use crate::board::Board;
+use crate::config::BootSource;
+
+/// The I/O APIC's id, as the tables tell it.
+pub(crate) const PLATFORM_IO_APIC: u8 = 0;
+
+/// RAM, and ROM if there is firmware.
+pub(crate) fn guest_memory(size: u64, boot: &BootSource) -> Result<GuestMemory, MachineError> {
+    Ok(match boot {
+        BootSource::Kernel { .. } => GuestMemory::new(size)?,
+        BootSource::Firmware(image) => GuestMemory::with_rom(size, &firmware_roms(image)?)?,
+    })
+}
+
+/// The description of the machine for its ACPI tables.
+pub(crate) fn platform(cpus: u32) -> PlatformLayout {
+    PlatformLayout { io_apic_id: PLATFORM_IO_APIC, ..PlatformLayout::new((0..cpus).collect()) }
+}
+
+/// A way to start, ready to be repeated.
+pub(crate) struct Loader {
+    boot: BootSource,
+    /// For kernels, in place of firmware.
+    tables: acpi::AcpiBlob,
+}
+
+impl Loader {
+    pub(crate) fn new(boot: BootSource, cpus: u32) -> Self {
+        let tables = acpi::build(&platform(cpus), boot::layout::BIOS_AREA.start);
+        Self { boot, tables }
+    }
+
+    /// Loads everything and leaves the board as the kernel or the firmware
+    /// expects it; the state in which the boot processor starts.
+    pub(crate) fn load(&self, memory: &GuestMemory, board: &Board) -> Result<CpuState, MachineError> {
+        match &self.boot {
+            BootSource::Firmware(image) => {
+                let mut state = load_firmware(memory, image)?;
+                identify(&mut state, &board.cpuid);
+                Ok(state)
+            }
+            BootSource::Kernel { image, modules, cmdline, protocol } => {
+                memory.write(GuestPhysAddr(boot::layout::BIOS_AREA.start), &self.tables.bytes)?;
+                let modules: Vec<_> = modules
+                    .iter()
+                    .map(|module| Module { data: &module.data, string: &module.string })
+                    .collect();
+                let entry = boot::load(
+                    memory,
+                    &BootRequest {
+                        kernel: image,
+                        modules: &modules,
+                        cmdline,
+                        protocol: *protocol,
+                        acpi_rsdp: Some(GuestPhysAddr(self.tables.rsdp_address)),
+                        reserved: NOTHING_ELSE,
+                    },
+                )?;
+                board.interrupts.bios_setup();
+                Ok(entry.state)
+            }
+        }
+    }
+}
+
+/// The tables lie where the memory map has a reservation anyway.
+const NOTHING_ELSE: &[E820Entry] = &[];
+
+/// EDX has the processor's signature after reset (SDM 3A table 10-1).
+fn identify(state: &mut CpuState, cpuid: &CpuidModel) {
+    state.set_reg(Gpr::Rdx, cpuid.signature().into());
+}

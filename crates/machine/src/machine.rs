@@ -1,0 +1,173 @@
+//! The machine's life.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use engine::{Engine, Platform, Signal, Stop, Vcpu, VcpuConfig, VcpuStats};
+use memory::GuestMemory;
+
+use crate::board::{Board, BoardConfig};
+use crate::config::{MachineConfig, OnReset};
+use crate::control::Request;
+use crate::load::{Loader, guest_memory};
+use crate::{MachineError, MachineHandle, host};
+
+/// How many processors the machine can run.
+const MAX_CPUS: u32 = 1;
+/// The number of the boot processor.
+const BOOT: u32 = 0;
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The guest switched the machine off.
+    PoweredOff,
+    /// The guest reset the machine, and that was to end the run.
+    Reset,
+    /// The guest said that it has panicked.
+    GuestPanicked,
+    /// A triple fault: the guest has lost control.
+    TripleFault,
+    /// Somebody called [`MachineHandle::stop`].
+    Stopped,
+    /// The engine or the machine failed; the sentence says how.
+    Failed(String),
+}
+
+/// A virtual machine.
+pub struct Machine {
+    board: Arc<Board>,
+    memory: GuestMemory,
+    loader: Loader,
+    vcpu: Box<dyn Vcpu>,
+    on_reset: OnReset,
+}
+
+impl Machine {
+    /// Builds a machine and loads what it starts.
+    ///
+    /// # Errors
+    /// If the description is impossible, the host lacks something, or what is
+    /// to be started is damaged or does not fit.
+    pub fn build(config: MachineConfig<'_>) -> Result<Self, MachineError> {
+        require_processors(config.cpus, config.engine)?;
+        let memory = guest_memory(config.memory, &config.boot)?;
+        let board = Arc::new(Board::build(BoardConfig {
+            cpus: config.cpus,
+            memory: &memory,
+            boot: &config.boot,
+            consoles: config.consoles,
+            wall_clock: config.wall_clock.unwrap_or_else(host_time),
+            ticks: config.ticks.unwrap_or_else(host::ticks),
+        })?);
+        let vcpu = config.engine.create_vcpu(VcpuConfig {
+            id: BOOT,
+            memory: memory.clone(),
+            cpuid: Arc::clone(&board.cpuid),
+            signals: board.signals(BOOT),
+            trace: config.trace,
+        })?;
+        let loader = Loader::new(config.boot, config.cpus);
+        let mut machine = Self { board, memory, loader, vcpu, on_reset: config.on_reset };
+        machine.load()?;
+        Ok(machine)
+    }
+
+    /// A handle for other threads.
+    pub fn handle(&self) -> MachineHandle {
+        MachineHandle::new(Arc::clone(&self.board))
+    }
+
+    /// What the vCPUs have counted.
+    pub fn stats(&self) -> Vec<VcpuStats> {
+        vec![self.vcpu.stats()]
+    }
+
+    /// Runs the machine until it ends. The calling thread is the vCPU's; time
+    /// passes only meanwhile. A machine that was stopped can be run on.
+    pub fn run(&mut self) -> Outcome {
+        let board = Arc::clone(&self.board);
+        board.input.set_closed(false);
+        board.timers.stand();
+        thread::scope(|scope| {
+            let timers = || board.timers.run(|id| board.expire(id));
+            if let Err(error) = thread::Builder::new().name("timers".to_owned()).spawn_scoped(scope, timers) {
+                return Outcome::Failed(format!("the host refuses a thread for the timers ({error})"));
+            }
+            let _end = EndOfRun(&board);
+            self.run_vcpu()
+        })
+    }
+
+    fn run_vcpu(&mut self) -> Outcome {
+        loop {
+            if let Some(outcome) = self.attend() {
+                return outcome;
+            }
+            match self.vcpu.run(self.board.as_ref()) {
+                Stop::Kicked => {}
+                Stop::HaltedForGood => self.board.wait_for_more_than_interrupts(),
+                Stop::TripleFault => return Outcome::TripleFault,
+                Stop::Failed(why) => return Outcome::Failed(why),
+            }
+        }
+    }
+
+    /// Does what the control word asks for, waits out a pause, and lets time
+    /// pass; an outcome if the run is over.
+    fn attend(&mut self) -> Option<Outcome> {
+        let board = Arc::clone(&self.board);
+        board.signals(BOOT).take(Signal::Exit);
+        while board.control.is_paused() {
+            board.stand();
+            board.control.set_running(false);
+            board.control.wait_while_paused();
+        }
+        match board.control.take_request() {
+            None => {}
+            Some(Request::Stop) => return Some(Outcome::Stopped),
+            Some(Request::PowerOff) => return Some(Outcome::PoweredOff),
+            Some(Request::GuestPanic) => return Some(Outcome::GuestPanicked),
+            Some(Request::Reset) if self.on_reset == OnReset::Exit => return Some(Outcome::Reset),
+            Some(Request::Reset) => {
+                board.reset();
+                if let Err(error) = self.load() {
+                    return Some(Outcome::Failed(format!("the machine cannot start again: {error}")));
+                }
+            }
+        }
+        board.control.set_running(true);
+        board.start();
+        None
+    }
+
+    fn load(&mut self) -> Result<(), MachineError> {
+        let state = self.loader.load(&self.memory, &self.board)?;
+        self.vcpu.set_state(&state);
+        self.board.tsc_adjusted(BOOT, state.msrs.tsc_adjust);
+        Ok(())
+    }
+}
+
+/// Leaves nothing running and nobody waiting, however the run ends.
+struct EndOfRun<'a>(&'a Board);
+
+impl Drop for EndOfRun<'_> {
+    fn drop(&mut self) {
+        self.0.timers.end();
+        self.0.clock.freeze();
+        self.0.input.set_closed(true);
+        self.0.control.set_running(false);
+    }
+}
+
+fn require_processors(asked: u32, engine: &dyn Engine) -> Result<(), MachineError> {
+    let most = engine.capabilities().max_vcpus.min(MAX_CPUS);
+    if (1..=most).contains(&asked) { Ok(()) } else { Err(MachineError::Processors { asked, most }) }
+}
+
+fn host_time() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,178 @@
+//! One processor's end of the interrupt fabric: its local APIC, its deadline,
+//! and the signals by which its engine hears of them.
+
+use std::sync::{Arc, Mutex};
+
+use chipset::VmTime;
+use chipset::lapic::{ApicMessage, CpuSignal, LocalApic, LocalApicConfig};
+use engine::{Signal, VcpuSignals};
+use x86::GuestPhysAddr;
+
+use crate::clock::VmClock;
+use crate::sync::lock;
+use crate::timers::{TimerId, Timers};
+
+struct Local {
+    apic: LocalApic,
+    /// The 8259As' INTR, as it reaches this processor.
+    intr: bool,
+    /// A message with delivery mode ExtINT has come.
+    extint: bool,
+    last: VmTime,
+    armed: Option<VmTime>,
+}
+
+impl Local {
+    /// Whether the vector of the next interrupt comes from the 8259As.
+    fn wants_intr(&self) -> bool {
+        self.extint || self.intr && self.apic.accepts_extint()
+    }
+}
+
+/// A processor as the interrupt fabric sees it.
+pub(crate) struct Processor {
+    local: Mutex<Local>,
+    signals: Arc<VcpuSignals>,
+    clock: Arc<VmClock>,
+    timers: Arc<Timers>,
+    timer: TimerId,
+}
+
+impl Processor {
+    pub(crate) fn new(config: LocalApicConfig, clock: Arc<VmClock>, timers: Arc<Timers>) -> Self {
+        let apic = LocalApic::new(config);
+        let local = Local { apic, intr: false, extint: false, last: VmTime::ZERO, armed: None };
+        let timer = timers.register();
+        Self { local: Mutex::new(local), signals: Arc::default(), clock, timers, timer }
+    }
+
+    /// Where the machine leaves signals for the engine.
+    pub(crate) fn signals(&self) -> &Arc<VcpuSignals> {
+        &self.signals
+    }
+
+    /// Where the APIC timer's deadline is kept.
+    pub(crate) fn timer(&self) -> TimerId {
+        self.timer
+    }
+
+    fn local<R>(&self, f: impl FnOnce(&mut Local, VmTime) -> R) -> R {
+        let mut local = lock(&self.local);
+        let now = self.clock.now().max(local.last);
+        local.last = now;
+        let result = f(&mut local, now);
+        self.settle(&mut local);
+        result
+    }
+
+    /// Does something with the local APIC; the engine and the timers follow.
+    pub(crate) fn apic<R>(&self, f: impl FnOnce(&mut LocalApic, VmTime) -> R) -> R {
+        self.local(|local, now| f(&mut local.apic, now))
+    }
+
+    /// Brings the interrupt level and the deadline to where they must be.
+    fn settle(&self, local: &mut Local) {
+        let wanted = local.apic.pending().is_some() || local.wants_intr();
+        if wanted != self.signals.is_pending(Signal::Interrupt) {
+            if wanted {
+                self.signals.raise(Signal::Interrupt);
+            } else {
+                self.signals.take(Signal::Interrupt);
+            }
+        }
+        let deadline = local.apic.deadline();
+        if deadline != local.armed {
+            local.armed = deadline;
+            self.timers.arm(self.timer, deadline);
+        }
+    }
+
+    /// Raises the interrupt level again, if it is due, after somebody took it.
+    pub(crate) fn refresh(&self) {
+        self.local(|_, _| ());
+    }
+
+    /// Whether a message for `destination` is meant for this processor.
+    pub(crate) fn matches(&self, message: &ApicMessage) -> bool {
+        lock(&self.local).apic.matches(message.destination, message.logical)
+    }
+
+    /// What decides among the destinations of a lowest-priority message.
+    pub(crate) fn arbitration_priority(&self) -> u8 {
+        lock(&self.local).apic.arbitration_priority()
+    }
+
+    /// Takes a message.
+    pub(crate) fn deliver(&self, message: &ApicMessage) {
+        self.local(|local, _| {
+            if let Some(signal) = local.apic.deliver(message) {
+                self.signal(local, signal);
+            }
+        });
+    }
+
+    fn signal(&self, local: &mut Local, signal: CpuSignal) {
+        match signal {
+            CpuSignal::Nmi => self.signals.raise(Signal::Nmi),
+            CpuSignal::Init => {
+                local.apic.init_reset();
+                local.extint = false;
+                self.signals.raise(Signal::Init);
+            }
+            CpuSignal::StartUp { vector } => self.signals.raise_sipi(vector),
+            CpuSignal::ExtInt => local.extint = true,
+        }
+    }
+
+    /// Drives the INTR pin, LINT0.
+    pub(crate) fn set_intr(&self, level: bool) {
+        self.local(|local, _| {
+            local.intr = level;
+            if let Some(signal) = local.apic.set_lint0(level) {
+                self.signal(local, signal);
+            }
+        });
+    }
+
+    /// Whether the 8259As are to be asked for a vector; an ExtINT message is
+    /// used up by that.
+    pub(crate) fn take_extint(&self) -> bool {
+        self.local(|local, _| {
+            let wanted = local.wants_intr();
+            local.extint = false;
+            wanted
+        })
+    }
+
+    /// Reads from the APIC's page; false if `at` lies elsewhere.
+    pub(crate) fn mmio_read(&self, at: GuestPhysAddr, data: &mut [u8]) -> bool {
+        self.apic(|apic, now| {
+            let hit = apic.base() == Some(at.page().0);
+            if hit {
+                apic.mmio_read(now, at.page_offset(), data);
+            }
+            hit
+        })
+    }
+
+    /// The APIC's timer is due.
+    pub(crate) fn expire(&self) {
+        self.local(|local, now| {
+            // The timers have forgotten it.
+            local.armed = None;
+            local.apic.advance(now);
+        });
+    }
+
+    /// Platform reset: signals that the engine has not taken are gone.
+    pub(crate) fn reset(&self) {
+        self.local(|local, now| {
+            local.apic.reset();
+            local.apic.set_tsc_offset(now, 0);
+            (local.intr, local.extint) = (false, false);
+        });
+        for signal in [Signal::Nmi, Signal::Init, Signal::Sipi] {
+            self.signals.take(signal);
+        }
+    }
+}
