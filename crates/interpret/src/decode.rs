@@ -92,7 +92,11 @@ impl InsnDecoder {
             insn.handler = ops::native::handler(instruction, memory_access(&mut self.info, instruction));
             insn.reg1 = ops::native::unit(instruction) as u8;
             if ops::native::is_x87(instruction) {
-                insn.imm = ops::native::x87_opcode(bytes);
+                insn.imm = ops::native::x87_opcode(instruction, bytes);
+            }
+            if let Some(masked) = vector::masked(instruction) {
+                insn.handler = masked.handler;
+                insn.mem_size = masked.size;
             }
         }
     }
@@ -165,6 +169,9 @@ pub(crate) fn register_number(register: Register) -> u8 {
         Register::CH => 17,
         Register::DH => 18,
         Register::BH => 19,
+        // Byte registers count anew behind AH to BH: their numbers are those of
+        // the registers that they are part of.
+        other if other.is_gpr() => other.full_register().number() as u8,
         other => other.number() as u8,
     }
 }

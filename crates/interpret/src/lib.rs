@@ -23,6 +23,8 @@ mod segmentation;
 mod step;
 mod string;
 mod system;
+#[cfg(test)]
+mod testing;
 mod tlb;
 mod vcpu;
 mod vector;

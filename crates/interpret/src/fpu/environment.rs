@@ -148,17 +148,19 @@ pub(super) fn settle(x87: &mut X87State) {
     }
 }
 
-/// #MF if an unmasked exception is pending.
-///
-/// With CR0.NE clear, a processor asks external hardware for interrupt 13
-/// instead (SDM 1 8.7.2); this machine has no such wire, so the guest gets #MF
-/// either way.
-fn require_no_exception(cpu: &mut Cpu) -> Exec {
-    let x87 = &cpu.state.fpu.x87;
-    if x87.fsw & !x87.fcw & EXCEPTIONS != 0 {
-        return Err(cpu.raise(Exception::plain(Vector::MF)));
+impl Cpu {
+    /// #MF if an unmasked exception is pending.
+    ///
+    /// With CR0.NE clear, a processor asks external hardware for interrupt 13
+    /// instead (SDM 1 8.7.2); this machine has no such wire, so the guest gets
+    /// #MF either way.
+    pub(crate) fn require_no_x87_exception(&mut self) -> Exec {
+        let x87 = &self.state.fpu.x87;
+        if x87.fsw & !x87.fcw & EXCEPTIONS != 0 {
+            return Err(self.raise(Exception::plain(Vector::MF)));
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// The registers, tags included, are emptied; their contents stay.
@@ -178,7 +180,7 @@ fn wait(cpu: &mut Cpu, _insn: &Insn) -> Exec {
     if cpu.state.cr0.contains(Cr0::MP.union(Cr0::TS)) {
         return Err(cpu.raise(Exception::NM));
     }
-    require_no_exception(cpu)
+    cpu.require_no_x87_exception()
 }
 
 fn fnstenv(cpu: &mut Cpu, insn: &Insn) -> Exec {
@@ -195,7 +197,7 @@ fn fnstenv(cpu: &mut Cpu, insn: &Insn) -> Exec {
 
 fn fldenv(cpu: &mut Cpu, insn: &Insn) -> Exec {
     cpu.require(Unit::X87)?;
-    require_no_exception(cpu)?;
+    cpu.require_no_x87_exception()?;
     let layout = Layout::of(cpu, insn);
     let bytes = Area::of(cpu, insn, 1)?.read(cpu, layout.size())?;
     layout.get(&bytes, &mut cpu.state.fpu.x87);
@@ -221,7 +223,7 @@ fn fnsave(cpu: &mut Cpu, insn: &Insn) -> Exec {
 
 fn frstor(cpu: &mut Cpu, insn: &Insn) -> Exec {
     cpu.require(Unit::X87)?;
-    require_no_exception(cpu)?;
+    cpu.require_no_x87_exception()?;
     let layout = Layout::of(cpu, insn);
     let bytes = Area::of(cpu, insn, 1)?.read(cpu, layout.size() + REGISTERS)?;
     let (environment, registers) = bytes.split_at(layout.size());

@@ -2,7 +2,7 @@
 
 use std::mem::offset_of;
 
-use iced_x86::{Code, Encoder, IcedError, Instruction, MemoryOperand, Register};
+use iced_x86::{Code, Encoder, EncodingKind, IcedError, Instruction, MemoryOperand, Register};
 use x86::{CpuState, FpuState};
 
 use super::HostCpu;
@@ -21,6 +21,10 @@ const HOST_MXCSR: i32 = 0x1f80;
 
 /// Host code that executes `guest`; `None` if it cannot be done.
 pub(crate) fn emit(guest: &Instruction, host: HostCpu) -> Option<Vec<u8>> {
+    let evex = guest.code().op_code().encoding() == EncodingKind::EVEX;
+    if evex && !host.avx512 {
+        return None;
+    }
     let plan = Plan::new(guest)?;
     let mut code = Emitter { encoder: Encoder::new(64), plan: &plan, host };
     code.thunk().ok()?;

@@ -12,13 +12,17 @@ mod arena;
 mod bounce;
 mod call;
 mod emit;
+mod guard;
 mod host;
 mod plan;
+#[cfg(test)]
+mod tests;
 mod trap;
 
 pub(crate) use arena::Arena;
 pub(crate) use bounce::{Bounce, MAX_OPERAND};
 pub(crate) use call::Thunk;
 pub(crate) use emit::emit;
+pub(crate) use guard::{Guard, Hole};
 pub(crate) use host::HostCpu;
 pub(crate) use trap::install_handlers;

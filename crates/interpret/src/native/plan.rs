@@ -206,7 +206,8 @@ fn detach_memory(instruction: &mut Instruction) {
     instruction.set_memory_displ_size(0);
 }
 
-/// Gives RSP, which the host needs, a stand-in wherever it is an operand.
+/// Gives RSP, which the host needs, a stand-in wherever it is an operand. The
+/// first candidates need no REX prefix, which AH to BH do not tolerate.
 fn replace_rsp(instruction: &mut Instruction) -> Option<Option<Register>> {
     let uses_rsp = |instruction: &Instruction, op| {
         instruction.op_kind(op) == OpKind::Register
@@ -221,18 +222,25 @@ fn replace_rsp(instruction: &mut Instruction) -> Option<Option<Register>> {
         .iter()
         .map(|used| used.register().full_register())
         .collect();
-    let candidates = [Register::R9, Register::R8, Register::R13, Register::R12];
+    let candidates = [Register::RBP, Register::RBX, Register::RSI, Register::R9, Register::R8];
     let stand_in = *candidates.iter().find(|candidate| !taken.contains(candidate))?;
     for op in 0..instruction.op_count() {
         if uses_rsp(instruction, op) {
-            let same_size = match instruction.op_register(op).size() {
-                1 => Register::R8L + (stand_in.number() as u32 - 8),
-                2 => Register::R8W + (stand_in.number() as u32 - 8),
-                4 => Register::R8D + (stand_in.number() as u32 - 8),
-                _ => stand_in,
-            };
-            instruction.set_op_register(op, same_size);
+            let size = instruction.op_register(op).size();
+            instruction.set_op_register(op, sized(stand_in.number() as u32, size));
         }
     }
     Some(Some(stand_in))
+}
+
+/// General-purpose register `number` with `bytes` bytes.
+fn sized(number: u32, bytes: usize) -> Register {
+    match bytes {
+        1 if number < 4 => Register::AL + number,
+        1 if number < 8 => Register::SPL + (number - 4),
+        1 => Register::R8L + (number - 8),
+        2 => Register::AX + number,
+        4 => Register::EAX + number,
+        _ => Register::RAX + number,
+    }
 }

@@ -18,18 +18,21 @@ pub(crate) enum Unit {
     Sse,
     Avx,
     Avx512,
+    /// General-purpose registers by VEX encoding.
+    Bmi,
 }
 
 impl Unit {
     /// The unit with this number, as [`Insn::reg1`] holds it.
-    const fn from_number(number: u8) -> Self {
+    pub(crate) const fn from_number(number: u8) -> Self {
         match number {
             0 => Self::Integer,
             1 => Self::X87,
             2 => Self::Mmx,
             3 => Self::Sse,
             4 => Self::Avx,
-            _ => Self::Avx512,
+            5 => Self::Avx512,
+            _ => Self::Bmi,
         }
     }
 }
@@ -51,7 +54,7 @@ pub(crate) fn unit(instruction: &Instruction) -> Unit {
         {
             Unit::Avx
         }
-        Encoding::VEX => Unit::Integer,
+        Encoding::VEX => Unit::Bmi,
         _ if uses(|register| register.is_xmm()) || instruction.mnemonic() == M::Ldmxcsr => Unit::Sse,
         _ if uses(|register| register.is_mm()) || instruction.mnemonic() == M::Emms => Unit::Mmx,
         _ if is_x87(instruction) => Unit::X87,
@@ -77,7 +80,11 @@ pub(crate) fn allowed(instruction: &Instruction) -> bool {
     {
         return false;
     }
-    if unit(instruction) == Unit::Integer { is_integer(instruction.mnemonic()) } else { true }
+    if matches!(unit(instruction), Unit::Integer | Unit::Bmi) {
+        is_integer(instruction.mnemonic())
+    } else {
+        true
+    }
 }
 
 /// The integer instructions that compute and do nothing else.
@@ -154,6 +161,10 @@ fn with_unit(cpu: &mut Cpu, insn: &Insn, body: Handler) -> Exec {
     cpu.require(unit)?;
     if !matches!(unit, Unit::X87 | Unit::Mmx) {
         return body(cpu, insn);
+    }
+    if insn.imm & NO_WAIT == 0 {
+        // Before any access to memory.
+        cpu.require_no_x87_exception()?;
     }
     let before = X87Pointers::of(cpu);
     body(cpu, insn)?;
@@ -232,7 +243,10 @@ impl Cpu {
         let avx = Xcr0::SSE.union(Xcr0::AVX);
         let undefined = match unit {
             Unit::X87 if cr0.contains(Cr0::EM) => return Err(self.raise(Exception::NM)),
-            Unit::X87 | Unit::Integer => false,
+            Unit::X87 => false,
+            Unit::Integer => return Ok(()),
+            Unit::Bmi if !self.state.real_or_v86() => return Ok(()),
+            Unit::Bmi => true,
             Unit::Mmx => cr0.contains(Cr0::EM),
             Unit::Sse => cr0.contains(Cr0::EM) || !cr4.contains(Cr4::OSFXSR),
             Unit::Avx => vex(avx),
@@ -279,9 +293,17 @@ impl X87Pointers {
     }
 }
 
-/// The opcode of an x87 instruction as FOP holds it: 11 bits.
-pub(crate) fn x87_opcode(bytes: &[u8]) -> u64 {
+/// A flag in [`Insn::imm`] beside the opcode: pending exceptions can wait.
+const NO_WAIT: u64 = 1 << 16;
+
+/// What [`Insn::imm`] holds for an x87 instruction: the opcode as FOP holds
+/// it, 11 bits, and [`NO_WAIT`].
+pub(crate) fn x87_opcode(instruction: &Instruction, bytes: &[u8]) -> u64 {
     let escape = bytes.iter().position(|byte| (0xd8..=0xdf).contains(byte)).unwrap_or(0);
     let byte = |index: usize| u64::from(bytes.get(index).copied().unwrap_or(0));
-    (byte(escape) & 7) << 8 | byte(escape + 1)
+    let no_wait = matches!(
+        instruction.mnemonic(),
+        Mnemonic::Fnclex | Mnemonic::Fnstcw | Mnemonic::Fnstsw | Mnemonic::Fninit
+    );
+    (byte(escape) & 7) << 8 | byte(escape + 1) | if no_wait { NO_WAIT } else { 0 }
 }
