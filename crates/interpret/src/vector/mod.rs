@@ -7,6 +7,8 @@
 mod gather;
 mod masked;
 mod maskmov;
+#[cfg(test)]
+mod tests;
 
 use iced_x86::Instruction;
 
