@@ -6,6 +6,8 @@ mod area;
 mod environment;
 mod image;
 mod mxcsr;
+#[cfg(test)]
+mod tests;
 mod upper;
 mod xcr;
 
