@@ -68,7 +68,7 @@ guests! { "io";
     "), 0xfe).event(Vector::UD).reports(&[5]);
 
     /// A wider access needs all its bits (SDM 1 19.5.2).
-    needs_all_bits: permitted(code32!("7: in eax, 0xe4"), 0x7f & !0x70).fault(Vector::GP, 0);
+    needs_all_bits: permitted(code32!("7: in eax, 0xe4"), 0x4f).fault(Vector::GP, 0);
 
     /// With all of them it may.
     four_clear_bits: permitted(code32!("

@@ -119,7 +119,6 @@ guests! { "sensitive";
     /// Ring 0 changes everything but VM, RF, VIF and VIP (SDM 2B, POPF).
     popf_ring_0: protected32(code32!("
         push 0x3f7eff
-        and dword ptr [esp], 0xfffffeff
         popfd
         pushfd
         pop eax
