@@ -1,0 +1,45 @@
+//! Compares the interpreter with the processor for as long as one likes.
+//!
+//! `cargo run --release -p ringmaster-differential --example soak -- --seconds N --seed S`
+
+#![allow(clippy::print_stdout, reason = "its output is the report")]
+
+use std::error::Error;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use differential::{Bench, Generator, Variant, Verdict, modes};
+use interpret::Interpreter;
+
+/// Failures after which it gives up.
+const ENOUGH: usize = 40;
+
+fn number(name: &str, default: u64) -> Result<u64, Box<dyn Error>> {
+    let mut arguments = std::env::args().skip_while(|argument| argument != name).skip(1);
+    arguments.next().map_or(Ok(default), |value| Ok(value.parse()?))
+}
+
+fn main() -> Result<ExitCode, Box<dyn Error>> {
+    let limit = Duration::from_secs(number("--seconds", 60)?);
+    let first = number("--seed", 1)?;
+    let only = number("--bits", 0)?;
+    let mut bench = Bench::new(&Interpreter)?;
+    let generator = Generator::new(bench.model());
+    let modes = modes(&mut bench);
+    let start = Instant::now();
+    let mut failures = 0;
+    for seed in first.. {
+        if start.elapsed() > limit || failures == ENOUGH {
+            break;
+        }
+        for &bits in modes.iter().filter(|bits| only == 0 || only == u64::from(bits.count())) {
+            let case = generator.sequence(seed, bits);
+            if let Verdict::Different(failure) = bench.check(&case, &Variant::ALL)? {
+                failures += 1;
+                println!("seed {seed}: {}\n", bench.shrink(failure));
+            }
+        }
+    }
+    println!("{}; {failures} differences", bench.counts);
+    Ok(if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

@@ -1,0 +1,101 @@
+//! A second look at a difference: the sequence again, instruction by
+//! instruction, to see what its end may depend on.
+
+use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register, RflagsBits};
+use x86::cpuid::CpuidModel;
+use x86::{CpuState, Gpr, Rflags};
+
+use crate::case::Case;
+use crate::guest::{Guest, Variant};
+use crate::outcome::Exempt;
+use crate::permitted::permitted;
+
+/// Instructions that are followed.
+const LIMIT: usize = 4_000;
+
+/// What the manual leaves open in the end of `case`; None if its way is not
+/// determined at all, because it read an undefined flag or came upon an
+/// instruction that sequences may not have.
+pub fn exempt(guest: &mut Guest, case: &Case, model: &CpuidModel) -> Option<Exempt> {
+    guest.prepare(case, Variant::Stepped);
+    let mut undefined = 0;
+    for _ in 0..LIMIT {
+        let before = guest.state();
+        let bytes = guest.code_at(before.rip);
+        let instruction = Decoder::with_ip(case.bits.count(), &bytes, before.rip, DecoderOptions::NONE).decode();
+        if !instruction.is_invalid() {
+            let unknown = !permitted(&instruction, model) || instruction.rflags_read() & undefined != 0;
+            if unknown || undefined_result(&instruction, &before) {
+                return None;
+            }
+        }
+        let stopped = guest.step().is_some();
+        if stopped || guest.state().cpl() == 0 {
+            return Some(at_end(&instruction, undefined));
+        }
+        if sets_flags(&instruction, &before) {
+            undefined &=
+                !(instruction.rflags_written() | instruction.rflags_cleared() | instruction.rflags_set());
+            undefined |= instruction.rflags_undefined();
+        }
+    }
+    None
+}
+
+/// Whether flags change at all: a shift by zero and a repetition of nothing
+/// leave them.
+fn sets_flags(instruction: &Instruction, state: &CpuState) -> bool {
+    let by_cl = (0..instruction.op_count())
+        .any(|op| instruction.op_kind(op) == OpKind::Register && instruction.op_register(op) == Register::CL);
+    let shift = matches!(
+        instruction.mnemonic(),
+        Mnemonic::Shl | Mnemonic::Sal | Mnemonic::Shr | Mnemonic::Sar | Mnemonic::Rol | Mnemonic::Ror
+            | Mnemonic::Rcl | Mnemonic::Rcr | Mnemonic::Shld | Mnemonic::Shrd
+    );
+    let count = state.reg(Gpr::Rcx);
+    if shift && by_cl {
+        let wide = instruction.op0_register().is_gpr64() || instruction.memory_size().size() == 8;
+        return count & if wide { 63 } else { 31 } != 0;
+    }
+    let repeated = instruction.has_rep_prefix() || instruction.has_repne_prefix();
+    !(instruction.is_string_instruction() && repeated && count == 0)
+}
+
+/// Double shifts of 16 bits by more than that give anything (SDM 2B SHLD).
+fn undefined_result(instruction: &Instruction, state: &CpuState) -> bool {
+    if !matches!(instruction.mnemonic(), Mnemonic::Shld | Mnemonic::Shrd) {
+        return false;
+    }
+    let word = instruction.op1_register().is_gpr16();
+    let count = if instruction.op2_kind() == OpKind::Register { state.reg(Gpr::Rcx) as u8 } else { instruction.immediate8() };
+    word && count & 31 > 16
+}
+
+fn at_end(last: &Instruction, undefined: u32) -> Exempt {
+    let mut exempt = Exempt { flags: rflags(undefined), ..Exempt::default() };
+    // A gather that faults may have done more than the elements below the one
+    // that faulted (SDM 2C VPGATHERDD).
+    if last.is_vsib() {
+        exempt.memory = last.op0_kind() == OpKind::Memory;
+        exempt.k = u8::MAX;
+        for op in 0..last.op_count() {
+            if last.op_kind(op) == OpKind::Register && last.op_register(op).is_vector_register() {
+                exempt.zmm |= 1 << last.op_register(op).number();
+            }
+        }
+    }
+    exempt
+}
+
+/// From iced-x86's flag bits to those of RFLAGS.
+fn rflags(bits: u32) -> u64 {
+    const PAIRS: [(u32, Rflags); 6] = [
+        (RflagsBits::OF, Rflags::OF),
+        (RflagsBits::SF, Rflags::SF),
+        (RflagsBits::ZF, Rflags::ZF),
+        (RflagsBits::AF, Rflags::AF),
+        (RflagsBits::CF, Rflags::CF),
+        (RflagsBits::PF, Rflags::PF),
+    ];
+    PAIRS.iter().filter(|(bit, _)| bits & bit != 0).fold(0, |flags, (_, flag)| flags | flag.bits())
+}
