@@ -154,7 +154,7 @@ fn operands(instruction: &Instruction) -> Insn {
         address: if has_memory { address(instruction) } else { Address::NOTHING },
         len: instruction.len() as u8,
         size: operand_size(instruction),
-        mem_size: instruction.memory_size().size() as u16,
+        mem_size: if has_memory { instruction.memory_size().size() as u16 } else { 0 },
         reg1,
         reg2,
         full: None,

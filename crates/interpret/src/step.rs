@@ -19,6 +19,7 @@ pub(crate) fn wanted(cpu: &Cpu) -> bool {
     flags != 0
         || cpu.watching
         || cpu.debug_hits != 0
+        || cpu.state.nmi_pending && !cpu.state.nmi_blocked
         || cpu.state.interrupt_shadow != InterruptShadow::None
         || cpu.state.activity != x86::Activity::Running
 }

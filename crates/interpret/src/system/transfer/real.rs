@@ -35,7 +35,8 @@ pub(super) fn enter_v86(cpu: &mut Cpu, event: &Event) -> Exec {
     }
     jump(cpu, pointer, image, event.return_rip)?;
     let enable = if trusted { Rflags::IF } else { Rflags::VIF };
-    cpu.state.rflags = flags.difference(enable | Rflags::TF | Rflags::NT | Rflags::RF);
+    cpu.state.rflags = flags.difference(enable | Rflags::TF | Rflags::RF);
+    cpu.entered_handler = true;
     Ok(())
 }
 

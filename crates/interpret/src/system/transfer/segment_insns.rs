@@ -1,6 +1,6 @@
 //! MOV, PUSH and POP of segment registers, LDS and its kin (SDM 2A, 2B).
 
-use iced_x86::{Instruction, Mnemonic, OpKind};
+use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 use x86::{Gpr, InterruptShadow, SegmentName, Selector};
 
 use crate::cpu::{Cpu, Exec};
@@ -29,15 +29,13 @@ pub(super) fn choose(instruction: &Instruction) -> Option<Choice> {
         M::Lss => |cpu, insn| load_pointer(cpu, insn, SegmentName::Ss),
         _ => return None,
     };
-    // A load of CS does not exist.
-    if matches!(instruction.mnemonic(), M::Mov | M::Pop) && names_cs(instruction) {
-        return Some((undefined, Flow::End));
+    let loads = segment(0) && instruction.mnemonic() != M::Push;
+    match instruction.op_register(0) {
+        Register::CS if loads => Some((undefined, Flow::End)),
+        // The shadow must be seen.
+        Register::SS if loads => Some((handler, Flow::End)),
+        _ => Some((handler, Flow::Next)),
     }
-    Some((handler, Flow::End))
-}
-
-fn names_cs(instruction: &Instruction) -> bool {
-    instruction.op_kind(0) == OpKind::Register && instruction.op_register(0) == iced_x86::Register::CS
 }
 
 /// The segment register with number `reg`.

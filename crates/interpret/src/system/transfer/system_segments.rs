@@ -1,6 +1,6 @@
 //! LLDT, LTR, SLDT and STR (SDM 2A, 2B).
 
-use iced_x86::{Instruction, Mnemonic, OpKind};
+use iced_x86::{Instruction, Mnemonic};
 use x86::descriptor::{Descriptor, check_ldt_load, check_tss_load};
 use x86::{Exception, Segment, Selector};
 
@@ -26,24 +26,10 @@ pub(super) fn require_protected(cpu: &mut Cpu) -> Exec {
     if cpu.state.real_or_v86() { Err(cpu.ud()) } else { Ok(()) }
 }
 
-/// A selector operand in a register (operand `op`) or in memory.
-pub(super) fn selector_operand(cpu: &mut Cpu, insn: &Insn, op: u32) -> Exec<Selector> {
-    let Some(full) = insn.full.as_deref() else { return Err(cpu.ud()) };
-    if full.op_kind(op) == OpKind::Memory {
-        return cpu.load::<u16>(insn).map(Selector);
-    }
-    let reg = full.op_register(op).number() as u8;
-    Ok(Selector(cpu.reg(reg, 2) as u16))
-}
-
 fn store(cpu: &mut Cpu, insn: &Insn, selector: Selector) -> Exec {
     require_protected(cpu)?;
     cpu.require_no_umip()?;
-    if insn.full.as_ref().is_some_and(|full| full.op_kind(0) == OpKind::Memory) {
-        return cpu.store(insn, selector.0);
-    }
-    cpu.set_reg(insn.reg1, insn.size, u64::from(selector.0));
-    Ok(())
+    cpu.store_selector(insn, u64::from(selector.0))
 }
 
 type Check = fn(Descriptor, Option<u64>, Selector) -> Result<(), Exception>;
@@ -71,7 +57,7 @@ fn system_segment(cpu: &mut Cpu, selector: Selector, check: Check) -> Exec<(Desc
 fn lldt(cpu: &mut Cpu, insn: &Insn) -> Exec {
     require_protected(cpu)?;
     cpu.require_cpl0()?;
-    let selector = selector_operand(cpu, insn, 0)?;
+    let selector = Selector(cpu.operand16(insn)?);
     cpu.state.ldtr = if selector.is_null() {
         Segment::null(selector)
     } else {
@@ -83,7 +69,7 @@ fn lldt(cpu: &mut Cpu, insn: &Insn) -> Exec {
 fn ltr(cpu: &mut Cpu, insn: &Insn) -> Exec {
     require_protected(cpu)?;
     cpu.require_cpl0()?;
-    let selector = selector_operand(cpu, insn, 0)?;
+    let selector = Selector(cpu.operand16(insn)?);
     if selector.is_null() {
         return Err(cpu.gp0());
     }

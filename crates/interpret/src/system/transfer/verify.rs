@@ -1,10 +1,10 @@
 //! LAR, LSL, VERR, VERW and ARPL: questions about selectors (SDM 3A 5.10).
 
-use iced_x86::{Instruction, Mnemonic, OpKind};
-use x86::Rflags;
+use iced_x86::{Instruction, Mnemonic};
 use x86::descriptor::{Descriptor, lar_allows, lsl_allows, verr_allows, verw_allows};
+use x86::{Rflags, Selector};
 
-use super::system_segments::{require_protected, selector_operand};
+use super::system_segments::require_protected;
 use crate::cpu::{Cpu, Exec};
 use crate::decode::{Choice, Flow};
 use crate::insn::{Handler, Insn};
@@ -30,10 +30,10 @@ fn set_zf(cpu: &mut Cpu, on: bool) {
     cpu.state.rflags.set(Rflags::ZF, on);
 }
 
-/// Reads the descriptor that an operand names, if there is one.
-fn named(cpu: &mut Cpu, insn: &Insn, op: u32) -> Exec<Option<(x86::Selector, Descriptor)>> {
+/// Reads the descriptor that memory or register `reg` names, if there is one.
+fn named(cpu: &mut Cpu, insn: &Insn, reg: u8) -> Exec<Option<(Selector, Descriptor)>> {
     require_protected(cpu)?;
-    let selector = selector_operand(cpu, insn, op)?;
+    let selector = Selector(if insn.mem_size > 0 { cpu.load(insn)? } else { cpu.reg(reg, 2) as u16 });
     if selector.is_null() {
         return Ok(None);
     }
@@ -43,12 +43,12 @@ fn named(cpu: &mut Cpu, insn: &Insn, op: u32) -> Exec<Option<(x86::Selector, Des
 fn query(
     cpu: &mut Cpu,
     insn: &Insn,
-    allows: fn(Descriptor, x86::Selector, u8, bool) -> bool,
+    allows: fn(Descriptor, Selector, u8, bool) -> bool,
     answer: fn(Descriptor) -> u64,
 ) -> Exec {
     let (cpl, long) = (cpu.cpl(), cpu.state.long_mode());
-    let found =
-        named(cpu, insn, 1)?.filter(|&(selector, descriptor)| allows(descriptor, selector, cpl, long));
+    let found = named(cpu, insn, insn.reg2)?
+        .filter(|&(selector, descriptor)| allows(descriptor, selector, cpl, long));
     set_zf(cpu, found.is_some());
     if let Some((_, descriptor)) = found {
         cpu.set_reg(insn.reg1, insn.size, answer(descriptor));
@@ -64,9 +64,9 @@ fn lsl(cpu: &mut Cpu, insn: &Insn) -> Exec {
     query(cpu, insn, lsl_allows, |descriptor| u64::from(descriptor.limit()))
 }
 
-fn verify(cpu: &mut Cpu, insn: &Insn, allows: fn(Descriptor, x86::Selector, u8) -> bool) -> Exec {
+fn verify(cpu: &mut Cpu, insn: &Insn, allows: fn(Descriptor, Selector, u8) -> bool) -> Exec {
     let cpl = cpu.cpl();
-    let found = named(cpu, insn, 0)?;
+    let found = named(cpu, insn, insn.reg1)?;
     set_zf(cpu, found.is_some_and(|(selector, descriptor)| allows(descriptor, selector, cpl)));
     Ok(())
 }
@@ -74,7 +74,7 @@ fn verify(cpu: &mut Cpu, insn: &Insn, allows: fn(Descriptor, x86::Selector, u8) 
 /// Raises the RPL of the first operand to that of the second.
 fn arpl(cpu: &mut Cpu, insn: &Insn) -> Exec {
     require_protected(cpu)?;
-    let memory = insn.full.as_ref().is_some_and(|full| full.op_kind(0) == OpKind::Memory);
+    let memory = insn.mem_size > 0;
     let (source, destination) = if memory {
         cpu.probe_write(insn.address.segment, cpu.effective_address(insn), 2)?;
         (insn.reg1, cpu.load::<u16>(insn)?)
