@@ -36,6 +36,8 @@ mod serial;
 mod sync;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 mod timers;
 
 pub use boot::{Module, Protocol};

@@ -37,8 +37,8 @@ pub enum Outcome {
 
 /// A virtual machine.
 pub struct Machine {
-    board: Arc<Board>,
-    memory: GuestMemory,
+    pub(crate) board: Arc<Board>,
+    pub(crate) memory: GuestMemory,
     loader: Loader,
     vcpu: Box<dyn Vcpu>,
     on_reset: OnReset,
