@@ -110,7 +110,7 @@ impl Bench {
     /// Its fault.
     pub(crate) fn run(&mut self, bytes: &[u8]) -> Result<(), Exception> {
         let insn = self.decode(bytes);
-        install_handlers(&self.decoder.arena);
+        self.install();
         let cpu = &mut self.cpu;
         cpu.next_rip = cpu.state.rip.wrapping_add(u64::from(insn.len)) & cpu.linear_mask;
         match (insn.handler)(cpu, &insn) {
@@ -121,6 +121,11 @@ impl Bench {
             Err(Break::Fault) => Err(cpu.fault),
             Err(other) => panic!("{other:?}"),
         }
+    }
+
+    /// Lets thunks of this bench fault on this thread.
+    pub(crate) fn install(&self) {
+        install_handlers(&self.decoder.arena);
     }
 
     /// Encodes an instruction for the current mode and executes it.

@@ -11,6 +11,8 @@
 mod arena;
 mod bounce;
 mod call;
+#[cfg(test)]
+mod coverage;
 mod emit;
 mod guard;
 mod host;
@@ -25,4 +27,5 @@ pub(crate) use call::Thunk;
 pub(crate) use emit::emit;
 pub(crate) use guard::{Guard, Hole};
 pub(crate) use host::HostCpu;
+pub(crate) use plan::converts_to_integer;
 pub(crate) use trap::install_handlers;

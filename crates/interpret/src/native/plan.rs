@@ -23,6 +23,8 @@ pub(super) struct Plan {
     pub(super) masks: Vec<Use>,
     pub(super) x87: bool,
     pub(super) vex: bool,
+    /// Whether MXCSR matters though no vector register does.
+    converts: bool,
     /// Arithmetic flags that it may change.
     pub(super) flags_changed: u32,
     /// Whether the guest's flags must be loaded first.
@@ -78,6 +80,7 @@ impl Plan {
             masks: Vec::new(),
             x87: is_x87_or_mmx(&instruction),
             vex: !matches!(instruction.code().op_code().encoding(), EncodingKind::Legacy),
+            converts: converts_to_integer(&instruction),
             flags_changed: arithmetic(instruction.rflags_modified()),
             flags_loaded: needs_flags(&instruction),
             state: Register::None,
@@ -90,7 +93,7 @@ impl Plan {
 
     /// Whether it changes or uses XMM, YMM, ZMM registers or MXCSR.
     pub(super) fn uses_vectors(&self) -> bool {
-        !self.vectors.is_empty() || !self.masks.is_empty()
+        !self.vectors.is_empty() || !self.masks.is_empty() || self.converts
     }
 
     fn note_registers(&mut self, stand_in: Option<Register>) {
@@ -155,9 +158,30 @@ const fn arithmetic(iced_flags: u32) -> u32 {
 /// Whether the instruction's outcome, flags included, depends on the flags
 /// before it. Shifts and rotates by zero keep all of them.
 fn needs_flags(instruction: &Instruction) -> bool {
-    use iced_x86::Mnemonic::{Rcl, Rcr, Rol, Ror, Sar, Shl, Shld, Shr, Shrd};
+    use iced_x86::Mnemonic::{Rcl, Rcr, Rol, Ror, Sal, Sar, Shl, Shld, Shr, Shrd};
     arithmetic(instruction.rflags_read()) != 0
-        || matches!(instruction.mnemonic(), Rcl | Rcr | Rol | Ror | Sar | Shl | Shld | Shr | Shrd)
+        || matches!(instruction.mnemonic(), Rcl | Rcr | Rol | Ror | Sal | Sar | Shl | Shld | Shr | Shrd)
+}
+
+/// Conversions from a floating-point number, perhaps in memory, to a
+/// general-purpose register.
+pub(crate) fn converts_to_integer(instruction: &Instruction) -> bool {
+    use iced_x86::Mnemonic as M;
+    matches!(
+        instruction.mnemonic(),
+        M::Cvtsd2si
+            | M::Cvtss2si
+            | M::Cvttsd2si
+            | M::Cvttss2si
+            | M::Vcvtsd2si
+            | M::Vcvtss2si
+            | M::Vcvttsd2si
+            | M::Vcvttss2si
+            | M::Vcvtsd2usi
+            | M::Vcvtss2usi
+            | M::Vcvttsd2usi
+            | M::Vcvttss2usi
+    )
 }
 
 fn is_x87_or_mmx(instruction: &Instruction) -> bool {

@@ -242,6 +242,26 @@ fn unmasked_simd_exceptions_leave_their_flags() {
 }
 
 #[test]
+fn conversions_to_integers_obey_mxcsr() {
+    let mut bench = Bench::long();
+    bench.write(DATA, &2.5_f64.to_le_bytes());
+    set(&mut bench, Gpr::Rdi, DATA);
+    let codes = [Code::Cvtsd2si_r64_xmmm64, Code::VEX_Vcvtsd2si_r64_xmmm64];
+    for code in codes {
+        let convert = Instruction::with2(code, R::RSP, at(R::RDI)).unwrap();
+        // Round up; then the same with precision exceptions unmasked.
+        bench.cpu.state.fpu.mxcsr = 0x5f80;
+        bench.exec(convert).unwrap();
+        assert_eq!((get(&bench, Gpr::Rsp), bench.cpu.state.fpu.mxcsr), (3, 0x5fa0));
+        bench.cpu.state.fpu.mxcsr = 0x4f80;
+        assert_eq!(bench.exec(convert), Err(Exception::plain(Vector::XM)));
+        bench.cpu.state.cr0.insert(x86::Cr0::TS);
+        assert_eq!(bench.exec(convert), Err(Exception::NM));
+        bench.cpu.state.cr0.remove(x86::Cr0::TS);
+    }
+}
+
+#[test]
 fn units_must_be_enabled() {
     use x86::{Cr0, Cr4, Xcr0};
     let fld1 = Instruction::with(Code::Fld1);

@@ -40,6 +40,9 @@ pub(super) fn choose(instruction: &Instruction) -> Option<Handler> {
         | M::Endbr64
         | M::Rdsspd
         | M::Rdsspq
+        | M::Prefetch
+        | M::Prefetchit0
+        | M::Prefetchit1
         | M::Prefetchnta
         | M::Prefetcht0
         | M::Prefetcht1

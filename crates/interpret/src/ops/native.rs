@@ -5,7 +5,7 @@ use x86::{Cr0, Cr4, Exception, Vector, Xcr0};
 
 use crate::cpu::{Cpu, Exec};
 use crate::insn::{Handler, Insn};
-use crate::native::Thunk;
+use crate::native::{self, Thunk};
 
 /// The register file that an instruction needs, and with it the control bits
 /// that allow it.
@@ -48,6 +48,8 @@ pub(crate) fn unit(instruction: &Instruction) -> Unit {
     };
     match instruction.code().op_code().encoding() {
         Encoding::EVEX => Unit::Avx512,
+        Encoding::VEX if native::converts_to_integer(instruction) => Unit::Avx,
+        _ if native::converts_to_integer(instruction) => Unit::Sse,
         Encoding::VEX if uses(|register| register.is_k()) => Unit::Avx512,
         Encoding::VEX
             if !uses(|register| register.is_gpr()) || uses(|register| register.is_vector_register()) =>
@@ -98,7 +100,7 @@ fn is_integer(mnemonic: Mnemonic) -> bool {
             | Cmovle | Cmovne | Cmovno | Cmovnp | Cmovns | Cmovo | Cmovp | Cmovs | Cmp | Cmpxchg | Cmpxchg16b
             | Cmpxchg8b | Cqo | Crc32 | Cwd | Cwde | Dec | Div | Idiv | Imul | Inc | Lahf | Lfence | Lzcnt | Mfence
             | Mov | Movbe | Movnti | Movsx | Movsxd | Movzx | Mul | Mulx | Neg | Not | Or | Pdep | Pext | Popcnt | Rcl
-            | Rcr | Rdrand | Rdseed | Rol | Ror | Rorx | Sahf | Sar | Sarx | Sbb | Seta | Setae | Setb | Setbe | Sete
+            | Rcr | Rdrand | Rdseed | Rol | Ror | Rorx | Sahf | Sal | Sar | Sarx | Sbb | Seta | Setae | Setb | Setbe | Sete
             | Setg | Setge | Setl | Setle | Setne | Setno | Setnp | Setns | Seto | Setp | Sets | Sfence | Shl | Shld
             | Shlx | Shr | Shrd | Shrx | Stc | Sub | Test | Tzcnt | Xadd | Xchg | Xor
     );
