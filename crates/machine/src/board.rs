@@ -4,18 +4,19 @@
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+use chipset::acpi::AcpiBlob;
 use chipset::lapic::{LAPIC_TIMER_HZ, LocalApicConfig};
 use chipset::pm::Pm;
 use chipset::{Device, EventSink, Line};
 use engine::{Signal, VcpuSignals};
-use memory::GuestMemory;
+use memory::RamLayout;
 use x86::cpuid::{CpuidConfig, CpuidModel};
 
 use crate::clock::VmClock;
-use crate::config::{BootSource, Consoles};
+use crate::config::Consoles;
 use crate::control::Control;
 use crate::devices::{mount_consoles, mount_legacy, mount_system};
-use crate::firmware;
+use crate::firmware::mount_configuration;
 use crate::host::HostProcessor;
 use crate::interrupts::{ApicTimer, Interrupts};
 use crate::load::PLATFORM_IO_APIC;
@@ -95,8 +96,9 @@ impl Wiring {
 /// What a board is built from.
 pub(crate) struct BoardConfig<'a> {
     pub(crate) cpus: u32,
-    pub(crate) memory: &'a GuestMemory,
-    pub(crate) boot: &'a BootSource,
+    pub(crate) ram: RamLayout,
+    /// ACPI tables that firmware is to be told of, if there is firmware.
+    pub(crate) firmware_tables: Option<&'a AcpiBlob>,
     pub(crate) consoles: Consoles,
     pub(crate) wall_clock: i64,
     pub(crate) ticks: Arc<dyn TickSource>,
@@ -122,11 +124,11 @@ impl Board {
         let cpuid = cpuid_model(clock.hz(), config.cpus);
         let input = Arc::new(Input::default());
         let mut wiring = Wiring::new(clock, &cpuid, config.cpus);
-        mount_legacy(&mut wiring, config.wall_clock, config.memory.layout());
+        mount_legacy(&mut wiring, config.wall_clock, config.ram);
         let serial = mount_consoles(&mut wiring, config.consoles, Arc::clone(&input));
         let power = mount_system(&mut wiring);
-        if let BootSource::Firmware(_) = config.boot {
-            firmware::mount_configuration(&mut wiring, config.memory.layout(), config.cpus)?;
+        if let Some(tables) = config.firmware_tables {
+            mount_configuration(&mut wiring, config.ram, config.cpus, tables)?;
         }
         let Wiring { ports, interrupts, control, clock, timers, parts } = wiring;
         let cpuid = Arc::new(cpuid);

@@ -1,14 +1,15 @@
 //! What a machine starts, into its memory; again after each reset.
 
 use boot::{BootRequest, E820Entry, Module, firmware_roms, load_firmware};
-use chipset::acpi::{self, PlatformLayout};
-use memory::GuestMemory;
+use chipset::acpi::{self, AcpiBlob, PlatformLayout};
+use memory::{GuestMemory, RamLayout};
 use x86::cpuid::CpuidModel;
 use x86::{CpuState, Gpr, GuestPhysAddr};
 
 use crate::MachineError;
 use crate::board::Board;
 use crate::config::BootSource;
+use crate::firmware;
 
 /// The I/O APIC's id, as the tables tell it.
 pub(crate) const PLATFORM_IO_APIC: u8 = 0;
@@ -22,26 +23,37 @@ pub(crate) fn guest_memory(size: u64, boot: &BootSource) -> Result<GuestMemory, 
 }
 
 /// The description of the machine for its ACPI tables.
-pub(crate) fn platform(cpus: u32) -> PlatformLayout {
+fn platform(cpus: u32) -> PlatformLayout {
     PlatformLayout { io_apic_id: PLATFORM_IO_APIC, ..PlatformLayout::new((0..cpus).collect()) }
 }
 
 /// A way to start, ready to be repeated.
 pub(crate) struct Loader {
     boot: BootSource,
-    /// For kernels, in place of firmware.
-    tables: acpi::AcpiBlob,
+    /// ACPI tables, and where they lie.
+    tables: AcpiBlob,
+    tables_at: GuestPhysAddr,
 }
 
 impl Loader {
-    pub(crate) fn new(boot: BootSource, cpus: u32) -> Self {
-        let tables = acpi::build(&platform(cpus), boot::layout::BIOS_AREA.start);
-        Self { boot, tables }
+    pub(crate) fn new(boot: BootSource, ram: RamLayout, cpus: u32) -> Self {
+        let base = match boot {
+            BootSource::Kernel { .. } => boot::layout::BIOS_AREA.start,
+            BootSource::Firmware(_) => firmware::tables_at(ram),
+        };
+        let tables = acpi::build(&platform(cpus), base);
+        Self { boot, tables, tables_at: GuestPhysAddr(base) }
+    }
+
+    /// The tables that firmware must be told of, if there is firmware.
+    pub(crate) fn tables_for_firmware(&self) -> Option<&AcpiBlob> {
+        matches!(self.boot, BootSource::Firmware(_)).then_some(&self.tables)
     }
 
     /// Loads everything and leaves the board as the kernel or the firmware
     /// expects it; the state in which the boot processor starts.
     pub(crate) fn load(&self, memory: &GuestMemory, board: &Board) -> Result<CpuState, MachineError> {
+        memory.write(self.tables_at, &self.tables.bytes)?;
         match &self.boot {
             BootSource::Firmware(image) => {
                 let mut state = load_firmware(memory, image)?;
@@ -49,7 +61,6 @@ impl Loader {
                 Ok(state)
             }
             BootSource::Kernel { image, modules, cmdline, protocol } => {
-                memory.write(GuestPhysAddr(boot::layout::BIOS_AREA.start), &self.tables.bytes)?;
                 let modules: Vec<_> = modules
                     .iter()
                     .map(|module| Module { data: &module.data, string: &module.string })
@@ -72,7 +83,7 @@ impl Loader {
     }
 }
 
-/// The tables lie where the memory map has a reservation anyway.
+/// A kernel's tables lie where the memory map has a reservation anyway.
 const NOTHING_ELSE: &[E820Entry] = &[];
 
 /// EDX has the processor's signature after reset (SDM 3A table 10-1).

@@ -53,10 +53,11 @@ impl Machine {
     pub fn build(config: MachineConfig<'_>) -> Result<Self, MachineError> {
         require_processors(config.cpus, config.engine)?;
         let memory = guest_memory(config.memory, &config.boot)?;
+        let loader = Loader::new(config.boot, memory.layout(), config.cpus);
         let board = Arc::new(Board::build(BoardConfig {
             cpus: config.cpus,
-            memory: &memory,
-            boot: &config.boot,
+            ram: memory.layout(),
+            firmware_tables: loader.tables_for_firmware(),
             consoles: config.consoles,
             wall_clock: config.wall_clock.unwrap_or_else(host_time),
             ticks: config.ticks.unwrap_or_else(host::ticks),
@@ -68,7 +69,6 @@ impl Machine {
             signals: board.signals(BOOT),
             trace: config.trace,
         })?;
-        let loader = Loader::new(config.boot, config.cpus);
         let mut machine = Self { board, memory, loader, vcpu, on_reset: config.on_reset };
         machine.load()?;
         Ok(machine)

@@ -274,6 +274,7 @@ fn firmware_starts_at_the_reset_vector_with_the_signature_in_edx() {
     assert_eq!(state.reg(Gpr::Rdx), u64::from(machine.board.cpuid.signature()));
     assert_eq!(signature_at(&machine.memory, 0xffff_fff0), [0xf4; 8]);
     assert_eq!(signature_at(&machine.memory, 0xf_f000), [0xf4; 8]);
+    assert_eq!(&signature_at(&machine.memory, 2 * MIB - 0x1_0000), b"RSD PTR ");
 }
 
 #[test]

@@ -8,12 +8,13 @@ mod wiring;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chipset::acpi::AcpiBlob;
 use engine::{Platform, Signal};
-use memory::GuestMemory;
+use memory::RamLayout;
 use x86::GuestPhysAddr;
 
 use crate::board::{Board, BoardConfig};
-use crate::config::{BootSource, Consoles};
+use crate::config::Consoles;
 use crate::testing::FakeTicks;
 
 const MIB: u64 = 1 << 20;
@@ -30,15 +31,15 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        Self::with(1, &BootSource::Firmware(Vec::new()))
+        Self::with(1, None)
     }
 
-    fn with(cpus: u32, boot: &BootSource) -> Self {
+    fn with(cpus: u32, firmware_tables: Option<&AcpiBlob>) -> Self {
         let ticks = FakeTicks::new(GHZ, 0);
         let board = Board::build(BoardConfig {
             cpus,
-            memory: &GuestMemory::new(2 * MIB).unwrap(),
-            boot,
+            ram: RamLayout::new(2 * MIB),
+            firmware_tables,
             consoles: Consoles::default(),
             wall_clock: 0,
             ticks: ticks.clone(),

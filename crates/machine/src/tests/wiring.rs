@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use chipset::acpi::AcpiBlob;
 use engine::{MsrFault, Platform, Signal};
 use x86::GuestPhysAddr;
 
 use super::{Bench, IOAPIC, LAPIC};
-use crate::config::{BootSource, OwnedModule};
 
 const MILLI: Duration = Duration::from_millis(1);
 const TSC_DEADLINE: u32 = 0x6e0;
@@ -134,7 +134,7 @@ fn task_priority_holds_interrupts_back() {
 
 #[test]
 fn processors_reach_each_other() {
-    let bench = Bench::with(2, &BootSource::Firmware(Vec::new()));
+    let bench = Bench::with(2, None);
     for vcpu in [0, 1] {
         bench.apic_write(vcpu, 0xf0, 0x1ff);
     }
@@ -153,7 +153,7 @@ fn processors_reach_each_other() {
 
 #[test]
 fn the_processor_of_lowest_priority_takes_the_message() {
-    let bench = Bench::with(2, &BootSource::Firmware(Vec::new()));
+    let bench = Bench::with(2, None);
     for vcpu in [0, 1] {
         bench.apic_write(vcpu, 0xf0, 0x1ff);
         bench.apic_write(vcpu, 0xd0, 1 << (24 + vcpu));
@@ -225,14 +225,12 @@ fn only_firmware_finds_the_configuration_device() {
         bench.board.port_write(0x510, 2, 0);
         bench.inb(0x511)
     };
-    assert_eq!(signature(&Bench::new()), b'Q');
-    let kernel = BootSource::Kernel {
-        image: Vec::new(),
-        modules: vec![OwnedModule::default()],
-        cmdline: String::new(),
-        protocol: boot::Protocol::Auto,
-    };
-    assert_eq!(signature(&Bench::with(1, &kernel)), 0xff);
+    assert_eq!(signature(&Bench::new()), 0xff);
+    let tables = AcpiBlob { bytes: b"RSD PTR ".to_vec(), rsdp_address: 0 };
+    let bench = Bench::with(1, Some(&tables));
+    assert_eq!(signature(&bench), b'Q');
+    bench.board.port_write(0x510, 2, 0x21);
+    assert_eq!([0; 8].map(|_| bench.inb(0x511)), *b"RSD PTR ");
 }
 
 #[test]
