@@ -90,3 +90,17 @@ pub trait TraceSink: Send + Sync {
     /// Takes one event of vCPU `vcpu`.
     fn event(&self, vcpu: u32, event: &TraceEvent);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_set_what_they_name() {
+        let what: TraceWhat = "msr,exceptions".parse().unwrap();
+        assert!(what.msr && what.exceptions && !what.io);
+        for list in ["", "io,", "irq"] {
+            assert!(list.parse::<TraceWhat>().is_err(), "{list}");
+        }
+    }
+}

@@ -5,13 +5,15 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use memory::GuestMemory;
+use serde::Serialize;
 use x86::CpuState;
 use x86::cpuid::CpuidModel;
 
 use crate::{Platform, TraceSink, VcpuSignals, VcpuStats};
 
 /// The ways to run guest code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum EngineKind {
     /// The reference interpreter.
     Interpret,
@@ -37,7 +39,7 @@ impl EngineKind {
 
 impl fmt::Display for EngineKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        f.pad(self.name())
     }
 }
 

@@ -3,14 +3,16 @@
 use serde::Serialize;
 
 use crate::check::kvm;
-use crate::cli::engine::{EngineChoice, EngineName};
+use engine::EngineKind;
+
+use crate::cli::engine::EngineChoice;
 use crate::exit::Failure;
 
 /// What one engine can do here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct EngineReport {
     /// The engine.
-    pub name: EngineName,
+    pub name: EngineKind,
     /// Whether it can run a guest now.
     pub usable: bool,
     /// Why, or why not, in half a sentence.
@@ -21,7 +23,7 @@ pub struct EngineReport {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chosen {
     /// The engine.
-    pub name: EngineName,
+    pub name: EngineKind,
     /// Why, for the line on standard error.
     pub why: String,
 }
@@ -29,14 +31,14 @@ pub struct Chosen {
 /// Every engine on this host, fastest first.
 pub fn survey() -> Vec<EngineReport> {
     vec![
-        EngineReport { name: EngineName::Kvm, usable: false, reason: kvm::probe().reason() },
+        EngineReport { name: EngineKind::Kvm, usable: false, reason: kvm::probe().reason() },
         EngineReport {
-            name: EngineName::Translate,
+            name: EngineKind::Translate,
             usable: false,
             reason: "the engine is not in this release yet".to_owned(),
         },
         EngineReport {
-            name: EngineName::Interpret,
+            name: EngineKind::Interpret,
             usable: true,
             reason: "needs nothing but this processor".to_owned(),
         },
@@ -67,7 +69,7 @@ pub fn choose(choice: EngineChoice, reports: &[EngineReport]) -> Result<Chosen, 
 }
 
 /// Fails with status 3 unless the engine is usable.
-pub fn require(name: EngineName, reports: &[EngineReport]) -> Result<(), Failure> {
+pub fn require(name: EngineKind, reports: &[EngineReport]) -> Result<(), Failure> {
     match reports.iter().find(|report| report.name == name) {
         Some(report) if report.usable => Ok(()),
         Some(report) => Err(Failure::host_lacks(format!("engine {name} cannot be used: {}", report.reason))),
@@ -79,22 +81,22 @@ pub fn require(name: EngineName, reports: &[EngineReport]) -> Result<(), Failure
 mod tests {
     use super::*;
 
-    fn report(name: EngineName, usable: bool) -> EngineReport {
+    fn report(name: EngineKind, usable: bool) -> EngineReport {
         EngineReport { name, usable, reason: format!("{name} reason") }
     }
 
     fn reports() -> Vec<EngineReport> {
         vec![
-            report(EngineName::Kvm, false),
-            report(EngineName::Translate, true),
-            report(EngineName::Interpret, true),
+            report(EngineKind::Kvm, false),
+            report(EngineKind::Translate, true),
+            report(EngineKind::Interpret, true),
         ]
     }
 
     #[test]
     fn auto_takes_the_first_usable_and_says_why() {
         let chosen = choose(EngineChoice::Auto, &reports()).unwrap();
-        assert_eq!(chosen.name, EngineName::Translate);
+        assert_eq!(chosen.name, EngineKind::Translate);
         assert_eq!(chosen.why, "chosen because kvm: kvm reason");
     }
 
@@ -104,11 +106,11 @@ mod tests {
         assert_eq!(failure.status().code(), 3);
         assert_eq!(failure.report(), "engine kvm cannot be used: kvm reason");
         let chosen = choose(EngineChoice::Interpret, &reports()).unwrap();
-        assert_eq!(chosen.name, EngineName::Interpret);
+        assert_eq!(chosen.name, EngineKind::Interpret);
     }
 
     #[test]
     fn the_survey_always_has_the_interpreter() {
-        assert!(require(EngineName::Interpret, &survey()).is_ok());
+        assert!(require(EngineKind::Interpret, &survey()).is_ok());
     }
 }

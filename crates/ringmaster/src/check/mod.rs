@@ -6,9 +6,10 @@ pub mod kvm;
 use std::fmt::Write as _;
 
 use clap::Args;
+use engine::EngineKind;
 use serde::Serialize;
 
-use crate::cli::engine::{EngineChoice, EngineName};
+use crate::cli::engine::EngineChoice;
 use crate::engines::{self, EngineReport};
 use crate::exit::{ExitStatus, Failure};
 use crate::output;
@@ -21,8 +22,8 @@ pub struct CheckArgs {
     #[arg(long)]
     pub json: bool,
     /// Exit with status 3 unless this engine can be used
-    #[arg(long, value_enum, value_name = "ENGINE")]
-    pub require: Option<EngineName>,
+    #[arg(long, value_name = "ENGINE")]
+    pub require: Option<EngineKind>,
 }
 
 /// The whole answer.
@@ -30,7 +31,7 @@ pub struct CheckArgs {
 struct Report {
     engines: Vec<EngineReport>,
     /// What `--engine auto` takes.
-    auto: Option<EngineName>,
+    auto: Option<EngineKind>,
     host: Host,
 }
 
@@ -77,7 +78,7 @@ mod tests {
     #[test]
     fn people_see_every_engine_and_fact() {
         let report =
-            Report { engines: engines::survey(), auto: Some(EngineName::Interpret), host: Host::read() };
+            Report { engines: engines::survey(), auto: Some(EngineKind::Interpret), host: Host::read() };
         let text = for_people(&report);
         for word in ["kvm", "translate", "interpret", "auto takes", "Processor"] {
             assert!(text.contains(word), "{word}: {text}");

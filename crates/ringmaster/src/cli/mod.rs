@@ -10,7 +10,6 @@ pub mod memory;
 pub mod net;
 pub mod options;
 pub mod seconds;
-pub mod trace;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -90,7 +89,7 @@ pub fn perform(command: Command) -> Result<ExitStatus, Failure> {
         Command::Demo(args) => demo::perform(args),
         Command::Run(args) => run::perform(args),
         Command::Check(args) => check::perform(&args),
-        Command::Inspect(args) => inspect::run(&args.file, args.json),
+        Command::Inspect(args) => inspect::perform(&args),
         Command::Completions { shell } => generate::completions(shell),
         Command::Man { output } => generate::manual(output.as_deref()),
         Command::Fetch(args) => fetch::perform(&args),

@@ -6,8 +6,8 @@ use super::console::Console;
 use super::engine::EngineChoice;
 use super::memory::MemorySize;
 use super::seconds::Seconds;
-use super::trace::TraceSet;
 use crate::exit::Failure;
+use engine::TraceWhat;
 
 /// What a reset of the guest does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -55,7 +55,7 @@ pub struct ExecutionArgs {
     pub stats: Option<StatsFormat>,
     /// Write events to standard error: exceptions, io, msr, separated by commas
     #[arg(long, value_name = "WHAT")]
-    pub trace: Option<TraceSet>,
+    pub trace: Option<TraceWhat>,
 }
 
 impl ExecutionArgs {

@@ -1,0 +1,149 @@
+//! Starting a machine: the one place where the command line meets it.
+
+mod console;
+mod ending;
+mod stats;
+mod tracing;
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use engine::{Engine, EngineKind, TraceWhat};
+use machine::{BootSource, Machine, MachineConfig, MachineError, MachineHandle, OwnedModule, Protocol};
+
+use crate::cli::console::Console;
+use crate::cli::memory::MemorySize;
+use crate::cli::options::{OnReset, StatsFormat};
+use crate::exit::{ExitStatus, Failure};
+use crate::image::Image;
+use crate::terminal::{Event, Terminal};
+use ending::{Ending, Reason};
+
+/// What the machine starts with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Guest {
+    /// A kernel, loaded by us.
+    Kernel {
+        /// bzImage, ELF or multiboot.
+        kernel: Image,
+        /// Initial RAM disks, loaded one after the other.
+        initrds: Vec<Image>,
+        /// The kernel's command line.
+        cmdline: String,
+    },
+    /// Firmware, started at the reset vector.
+    Firmware(Image),
+    /// The guest that is part of this program.
+    Embedded,
+}
+
+/// Everything that is decided before a machine is built.
+#[derive(Debug, Clone)]
+pub struct VmRequest {
+    /// What it starts with.
+    pub guest: Guest,
+    /// Who executes it.
+    pub engine: EngineKind,
+    /// Number of processors.
+    pub cpus: u16,
+    /// Size of its memory.
+    pub memory: MemorySize,
+    /// Where its serial port goes.
+    pub console: Console,
+    /// How long it may run.
+    pub timeout: Option<Duration>,
+    /// What a reset does.
+    pub on_reset: OnReset,
+    /// Statistics at the end.
+    pub stats: Option<StatsFormat>,
+    /// Events to write to standard error.
+    pub trace: TraceWhat,
+}
+
+/// Runs a machine to its end.
+pub fn launch(request: VmRequest) -> Result<ExitStatus, Failure> {
+    let engine = engine_of(request.engine)?;
+    let ending = Arc::new(Ending::default());
+    let config = MachineConfig {
+        cpus: u32::from(request.cpus),
+        on_reset: match request.on_reset {
+            OnReset::Reboot => machine::OnReset::Reboot,
+            OnReset::Exit => machine::OnReset::Exit,
+        },
+        consoles: console::open(&request.console, &ending)?,
+        trace: tracing::sink(request.trace),
+        ..MachineConfig::new(engine.as_ref(), request.memory.bytes(), boot_source(request.guest))
+    };
+    let mut machine = Machine::build(config).map_err(failure)?;
+    ending.belongs_to(machine.handle());
+    let terminal = take_terminal(&request.console, machine.handle(), &ending)?;
+    let outcome = ending.with_timeout(request.timeout, || machine.run());
+    drop(terminal);
+    if let Some(format) = request.stats {
+        stats::report(&machine.stats(), format);
+    }
+    ending.status(outcome)
+}
+
+fn engine_of(kind: EngineKind) -> Result<Box<dyn Engine>, Failure> {
+    match kind {
+        EngineKind::Interpret => Ok(Box::new(interpret::Interpreter)),
+        EngineKind::Translate | EngineKind::Kvm => Err(Failure::not_yet(format!("the {kind} engine"))),
+    }
+}
+
+fn boot_source(guest: Guest) -> BootSource {
+    let kernel =
+        |image, modules, cmdline| BootSource::Kernel { image, modules, cmdline, protocol: Protocol::Auto };
+    match guest {
+        Guest::Kernel { kernel: image, initrds, cmdline } => {
+            let module = |image: Image| OwnedModule { data: image.bytes, string: image.name };
+            kernel(image.bytes, initrds.into_iter().map(module).collect(), cmdline)
+        }
+        Guest::Firmware(image) => BootSource::Firmware(image.bytes),
+        Guest::Embedded => kernel(embedded_guest::IMAGE.to_vec(), Vec::new(), String::new()),
+    }
+}
+
+/// Which status a machine that cannot be built ends with.
+fn failure(error: MachineError) -> Failure {
+    use boot::BootError as Boot;
+    use memory::MemoryError;
+    let status = match &error {
+        MachineError::Processors { .. } | MachineError::Memory(MemoryError::BadSize(_)) => ExitStatus::Usage,
+        MachineError::Engine(_) | MachineError::Memory(_) => ExitStatus::HostLacks,
+        MachineError::Boot(
+            Boot::OutsideMemory { .. }
+            | Boot::KernelDoesNotFit { .. }
+            | Boot::InitrdDoesNotFit { .. }
+            | Boot::TooManyModules { .. }
+            | Boot::ModuleStringsTooLong { .. }
+            | Boot::CmdlineTooLong { .. }
+            | Boot::CmdlineNul,
+        ) => ExitStatus::Usage,
+        MachineError::Boot(_) => ExitStatus::InvalidImage,
+        MachineError::Firmware(_) => ExitStatus::Internal,
+    };
+    Failure::new(status, "the machine cannot be started").because(error)
+}
+
+/// Takes the terminal: what is typed goes to the guest, signals end the run.
+fn take_terminal(
+    console: &Console,
+    handle: MachineHandle,
+    ending: &Arc<Ending>,
+) -> Result<Terminal, Failure> {
+    let ending = Arc::clone(ending);
+    Terminal::start(
+        *console == Console::Stdio,
+        Arc::new(move |event| {
+            let goes_on = match event {
+                Event::Input(bytes) => handle.input(&bytes),
+                Event::Leave => ending.end(Reason::Left),
+                Event::Signal(number) => ending.end(Reason::Signal(number)),
+            };
+            if goes_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        }),
+    )
+}

@@ -1,0 +1,71 @@
+//! `--stats`: what the vCPUs have counted, on standard error.
+
+use std::fmt::Write;
+
+use engine::{Callout, VcpuStats};
+use serde_json::{Map, Value, json};
+
+use crate::cli::options::StatsFormat;
+use crate::output;
+
+/// Writes the statistics of all vCPUs.
+pub(super) fn report(vcpus: &[VcpuStats], format: StatsFormat) {
+    for (index, stats) in vcpus.iter().enumerate() {
+        output::note(match format {
+            StatsFormat::Text => text(index, stats),
+            StatsFormat::Json => json(index, stats).to_string(),
+        });
+    }
+}
+
+fn text(index: usize, stats: &VcpuStats) -> String {
+    let mut text = format!(
+        "vCPU {index}: {} instructions in {:.3} s ({:.1} million a second), halted {:.3} s",
+        stats.instructions,
+        stats.busy.as_secs_f64(),
+        stats.mips(),
+        stats.halted.as_secs_f64(),
+    );
+    for (why, name) in Callout::ALL {
+        let count = stats.callouts[why as usize];
+        if count > 0 {
+            let _ = write!(text, ", {name} {count}");
+        }
+    }
+    text
+}
+
+fn json(index: usize, stats: &VcpuStats) -> Value {
+    let callouts: Map<String, Value> = Callout::ALL
+        .into_iter()
+        .map(|(why, name)| (name.to_owned(), stats.callouts[why as usize].into()))
+        .collect();
+    json!({
+        "vcpu": index,
+        "instructions": stats.instructions,
+        "busy_seconds": stats.busy.as_secs_f64(),
+        "halted_seconds": stats.halted.as_secs_f64(),
+        "mips": stats.mips(),
+        "callouts": callouts,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn both_forms_tell_the_same() {
+        let mut stats =
+            VcpuStats { instructions: 50_000_000, busy: Duration::from_secs(1), ..VcpuStats::default() };
+        stats.count(Callout::Mmio);
+        let text = text(0, &stats);
+        assert!(text.contains("(50.0 million a second)") && text.ends_with(", mmio 1"), "{text}");
+        let json = json(0, &stats);
+        assert_eq!(json["mips"], 50.0);
+        assert_eq!(json["callouts"]["mmio"], 1);
+        assert_eq!(json["callouts"]["halt"], 0);
+    }
+}
