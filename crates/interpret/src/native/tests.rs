@@ -304,10 +304,11 @@ fn x87_computes_and_its_pointers_are_the_guests() {
     let rip = bench.cpu.state.rip;
     bench.exec(Instruction::with1(Code::Fadd_m64fp, memory).unwrap()).unwrap();
     let x87 = bench.cpu.state.fpu.x87;
-    assert_eq!(x87.fip, rip);
+    // Some of AMD's processors keep the pointers of exceptions only.
+    assert!(x87.fip == rip || x87.fip == 0, "never an address of ours: {:x}", x87.fip);
     assert!(x87.fdp == DATA || x87.fdp == 0, "never an address of ours: {:x}", x87.fdp);
     bench.exec(Instruction::with1(Code::Fnstcw_m2byte, memory).unwrap()).unwrap();
-    assert_eq!(bench.cpu.state.fpu.x87.fip, rip, "control instructions leave the pointers");
+    assert_eq!(bench.cpu.state.fpu.x87.fip, x87.fip, "control instructions leave the pointers");
     assert_eq!(bench.read::<2>(DATA), [0x7f, 0x03]);
     bench.exec(Instruction::with1(Code::Fstp_m64fp, memory).unwrap()).unwrap();
     assert_eq!(f64::from_le_bytes(bench.read(DATA)), 3.5);
