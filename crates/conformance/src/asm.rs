@@ -14,13 +14,13 @@
 
 /// One assembled piece of guest code.
 #[derive(Clone, Copy, Debug)]
-pub struct Code {
+pub(crate) struct Code {
     /// Where it is loaded.
-    pub at: u32,
+    pub(crate) at: u32,
     /// Its bytes.
-    pub bytes: &'static [u8],
+    pub(crate) bytes: &'static [u8],
     /// Offset of the instruction that label `7:` marks.
-    pub mark: u32,
+    pub(crate) mark: u32,
 }
 
 impl Code {
@@ -41,7 +41,7 @@ impl Code {
     }
 
     /// The address of the marked instruction.
-    pub fn marked(&self) -> u64 {
+    pub(crate) fn marked(&self) -> u64 {
         u64::from(self.at) + u64::from(self.mark)
     }
 }

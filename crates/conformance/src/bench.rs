@@ -209,7 +209,10 @@ mod tests {
         let bench = Bench::new(Arc::clone(&signals));
         bench.port_write(ECHO_PORT, 2, 0x1_2345);
         assert_eq!(bench.port_read(ECHO_PORT, 1), 0x45);
-        assert_eq!([bench.port_read(COUNTER_PORT, 4), bench.port_read(COUNTER_PORT, 2)], [0xa1b2_c3d4, 0xc4d5]);
+        assert_eq!(
+            [bench.port_read(COUNTER_PORT, 4), bench.port_read(COUNTER_PORT, 2)],
+            [0xa1b2_c3d4, 0xc4d5]
+        );
         bench.port_write(INTERRUPT_PORT, 1, 0x31);
         assert!(signals.is_pending(Signal::Interrupt));
         assert_eq!(bench.interrupt_acknowledge(0), Some(Vector(0x31)));

@@ -4,9 +4,7 @@
 //! SYSCALL, SYSRET, SYSENTER and SYSEXIT as well (SDM 3A 5.8.7, 5.8.8).
 
 use engine::Mode;
-use x86::{
-    Cr0, Cr4, DescriptorTable, Efer, Gpr, Rflags, Segment, SegmentAttributes, SegmentName, Selector,
-};
+use x86::{Cr0, Cr4, DescriptorTable, Efer, Gpr, Rflags, Segment, SegmentAttributes, SegmentName, Selector};
 
 use crate::asm::Code;
 use crate::guest::{FrameSize, Guest};

@@ -97,7 +97,10 @@ impl Seen<'_> {
         match self.stub_vector() {
             Some(vector) => {
                 let words = [0, 1, 2, 3].map(|index| self.stack(index));
-                format!("vector {vector} was delivered, the stack holds {words:x?}, CR2 {:#x}", self.state.cr2)
+                format!(
+                    "vector {vector} was delivered, the stack holds {words:x?}, CR2 {:#x}",
+                    self.state.cr2
+                )
             }
             None => format!("the run stopped with {:?} at {:#x}", self.stop, self.state.rip),
         }
@@ -131,7 +134,13 @@ impl Seen<'_> {
             Expect::Item { name, read, mask, value } => differs(found, name, *mask, *value, read(state)),
             Expect::Segment { name, selector, base, limit, attributes } => {
                 let seen = state.segment(*name);
-                differs(found, &format!("{name:?}'s selector"), !0, (*selector).into(), seen.selector.0.into());
+                differs(
+                    found,
+                    &format!("{name:?}'s selector"),
+                    !0,
+                    (*selector).into(),
+                    seen.selector.0.into(),
+                );
                 differs(found, &format!("{name:?}'s base"), !0, *base, seen.base);
                 differs(found, &format!("{name:?}'s limit"), !0, (*limit).into(), seen.limit.into());
                 if let Some(attributes) = *attributes {

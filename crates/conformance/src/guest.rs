@@ -3,11 +3,11 @@
 use engine::Mode;
 use x86::{CpuState, Gpr, Rflags, SegmentName, Vector};
 
-use x86::cpuid::Feature;
 use crate::asm::Code;
 use crate::bench::Io;
 use crate::expect::{Ending, Event, Expect, FrameItem};
 use crate::layout::{DATA, GDT, IDT, MAIN, PT, STUBS, TSS};
+use x86::cpuid::Feature;
 
 /// How wide the gates are through which events reach the stubs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

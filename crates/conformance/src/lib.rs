@@ -24,7 +24,7 @@ mod layout;
 mod run;
 
 pub use bench::Io;
-pub use x86::cpuid::Feature;
 pub use guest::{FrameSize, Guest};
 pub use guests::catalogue;
 pub use run::{Outcome, execute, run};
+pub use x86::cpuid::Feature;

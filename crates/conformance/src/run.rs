@@ -81,8 +81,7 @@ pub fn execute(engine: &dyn Engine, model: &Arc<CpuidModel>, guest: &Guest) -> O
         return failed(format!("the guest did not end within {LIMIT:?}; it is at {rip:#x}"));
     }
     let record = bench.into_record();
-    let seen =
-        Seen { guest, stop, exited: record.exited, state: vcpu.state(), memory: &memory, record };
+    let seen = Seen { guest, stop, exited: record.exited, state: vcpu.state(), memory: &memory, record };
     match seen.differences() {
         differences if differences.is_empty() => Outcome::Passed,
         differences => Outcome::Failed(differences),

@@ -12,18 +12,23 @@ use crate::layout::*;
 
 /// MOV to CR0 of its value with `set` set and `clear` cleared, in ring 0.
 fn cr0(set: Cr0, clear: Cr0) -> Guest {
-    protected32(code32!("
+    protected32(code32!(
+        "
         mov eax, cr0
         or eax, ebx
         and eax, ecx
      7: mov cr0, eax
         out 0xf4, al
-    ")).with(Rbx, set.bits()).with(Rcx, !clear.bits() & 0xffff_ffff)
+    "
+    ))
+    .with(Rbx, set.bits())
+    .with(Rcx, !clear.bits() & 0xffff_ffff)
 }
 
 /// WRMSR of EDX:EAX = `value` to `index` in 64-bit mode, then RDMSR.
 fn msr(index: u32, value: u64) -> Guest {
-    long64(code64!("
+    long64(code64!(
+        "
         mov eax, ebx
         mov rdx, rbx
         shr rdx, 32
@@ -32,7 +37,10 @@ fn msr(index: u32, value: u64) -> Guest {
         shl rdx, 32
         or rax, rdx
         out 0xf4, al
-    ")).with(Rcx, index.into()).with(Rbx, value)
+    "
+    ))
+    .with(Rcx, index.into())
+    .with(Rbx, value)
 }
 
 fn msr_fault(index: u32, value: u64) -> Guest {
@@ -41,13 +49,18 @@ fn msr_fault(index: u32, value: u64) -> Guest {
 
 /// XSETBV of `value` to XCR0.
 fn xcr0(value: u64) -> Guest {
-    long64(code64!("
+    long64(code64!(
+        "
         xor ecx, ecx
         xor edx, edx
      7: xsetbv
         xgetbv
         out 0xf4, al
-    ")).needs(Feature::Xsave).patch(|s| s.cr4 |= Cr4::OSXSAVE).with(Rax, value)
+    "
+    ))
+    .needs(Feature::Xsave)
+    .patch(|s| s.cr4 |= Cr4::OSXSAVE)
+    .with(Rax, value)
 }
 
 /// #GP(0) without a change of CR0.

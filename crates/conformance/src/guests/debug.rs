@@ -23,11 +23,17 @@ fn debug_event(guest: Guest, bits: u64) -> Guest {
 
 /// A byte store to DATA + 1 with a watch.
 fn store(address: u64, control: u64) -> Guest {
-    watch(protected32(code32!("
+    watch(
+        protected32(code32!(
+            "
         mov byte ptr [0xd001], 5
      7: nop
         out 0xf4, al
-    ")), address, control)
+    "
+        )),
+        address,
+        control,
+    )
 }
 
 guests! { "debug";

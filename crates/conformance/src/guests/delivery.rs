@@ -11,17 +11,24 @@ use crate::layout::*;
 
 /// `INT 40h` in ring 0.
 fn int40() -> Guest {
-    protected32(code32!("
+    protected32(code32!(
+        "
      7: int 0x40
-    "))
+    "
+    ))
 }
 
 /// `INT 40h` in ring 3; #TS and #SS are handled in ring 3, without another
 /// stack switch.
 fn user_int40() -> Guest {
-    user32(code32!("
+    user32(code32!(
+        "
      7: int 0x40
-    ")).iopl(3).gate_selector(10, UCODE32).gate_selector(12, UCODE32)
+    "
+    ))
+    .iopl(3)
+    .gate_selector(10, UCODE32)
+    .gate_selector(12, UCODE32)
 }
 
 /// UD2 in ring 0.
@@ -31,10 +38,12 @@ fn ud2() -> Guest {
 
 /// #GP(0) in 64-bit mode by a non-canonical load.
 fn gp64() -> Guest {
-    long64(code64!("
+    long64(code64!(
+        "
         mov rbx, 0x800000000000
      7: mov eax, [rbx]
-    "))
+    "
+    ))
 }
 
 fn limit_idt(guest: Guest, limit: u16) -> Guest {

@@ -2,7 +2,7 @@
 
 use x86::{Gpr::*, Vector};
 
-use crate::asm::{code32, code64, Code};
+use crate::asm::{Code, code32, code64};
 use crate::bench::Io;
 use crate::env::{compatibility, protected32, user32, user64};
 use crate::guest::{Guest, guests};

@@ -10,26 +10,35 @@ use crate::layout::*;
 
 /// IRETD in ring 0 to `cs`:9000h.
 fn iret_to(cs: u16) -> Guest {
-    protected32(code32!("
+    protected32(code32!(
+        "
         push 0x23
         push 0x7000
         push 0x3003
         push ebx
         push 0x9000
      7: iretd
-    ")).with(Rbx, cs.into())
+    "
+    ))
+    .with(Rbx, cs.into())
 }
 
 /// IRETQ to `cs`:RSI with SS in RDX.
 fn iretq_to(cs: u16, ss: u16) -> Guest {
-    long64(code64!("
+    long64(code64!(
+        "
         push rdx
         push 0x7000
         push 0x3003
         push rbx
         push rsi
      7: iretq
-    ")).with(Rbx, cs.into()).with(Rdx, ss.into()).with(Rsi, 0x9000).page(0x9000, USER_PAGE)
+    "
+    ))
+    .with(Rbx, cs.into())
+    .with(Rdx, ss.into())
+    .with(Rsi, 0x9000)
+    .page(0x9000, USER_PAGE)
 }
 
 guests! { "iret";
@@ -121,7 +130,8 @@ guests! { "iret";
     ")).event_at(Vector::UD, None, 4).reg(Rbx, 0x4000).reg(Rcx, 0x6000).pushed_cs(0x900)
         .pushed_flags(Rflags::VM | Rflags::IOPL, Rflags::VM | Rflags::IOPL)
         .pushed(FrameItem::Sp, u64::MAX, 0x100).pushed(FrameItem::Ss, 0xffff, 0x700)
-        .pushed(FrameItem::Es, 0xffff, 0x3000).pushed(FrameItem::Gs, 0xffff, 0x6000);
+        .pushed(FrameItem::Es, 0xffff, 0x3000)
+        .pushed(FrameItem::Fs, 0xffff, 0x5000).pushed(FrameItem::Gs, 0xffff, 0x6000);
 
     /// NT with a link that is no TSS: #TS(link) (SDM 2A, IRET).
     nested_task_bad_link: iret_to(KCODE).with_flags(Rflags::NT).word(TSS, KDATA).fault(Vector::TS, KDATA.into());

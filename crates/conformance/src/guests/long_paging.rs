@@ -13,25 +13,34 @@ use crate::layout::*;
 const PAGE: u64 = 0xe000;
 
 fn read() -> Guest {
-    long64(code64!("
+    long64(code64!(
+        "
      7: mov eax, [0xe010]
         out 0xf4, al
-    ")).dword(0xe010, 0x1234_5678)
+    "
+    ))
+    .dword(0xe010, 0x1234_5678)
 }
 
 fn fetch() -> Guest {
-    long64(code64!("
+    long64(code64!(
+        "
         mov eax, 0xe000
         jmp rax
-    ")).code(code64!(at 0xe000; "out 0xf4, al"))
+    "
+    ))
+    .code(code64!(at 0xe000; "out 0xf4, al"))
 }
 
 /// Reads from the address in RBX.
 fn read_at(address: u64) -> Guest {
-    long64(code64!("
+    long64(code64!(
+        "
      7: mov eax, [rbx]
         out 0xf4, al
-    ")).with(Rbx, address)
+    "
+    ))
+    .with(Rbx, address)
 }
 
 /// A fault of the fetch at the tried page.

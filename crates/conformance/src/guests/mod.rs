@@ -26,5 +26,28 @@ use crate::Guest;
 
 /// All guests.
 pub fn catalogue() -> Vec<Guest> {
-    [real::guests(), segments::guests(), paging::guests(), long_paging::guests(), delivery::guests(), transfers::guests(), iret::guests(), tasks::guests(), v86::guests(), shadow::guests(), debug::guests(), strings::guests(), io::guests(), sensitive::guests(), privileged::guests(), syscall::guests(), control::guests(), fpu::guests(), vector::guests(), code::guests(), general::guests()].concat()
+    [
+        real::guests(),
+        segments::guests(),
+        paging::guests(),
+        long_paging::guests(),
+        delivery::guests(),
+        transfers::guests(),
+        iret::guests(),
+        tasks::guests(),
+        v86::guests(),
+        shadow::guests(),
+        debug::guests(),
+        strings::guests(),
+        io::guests(),
+        sensitive::guests(),
+        privileged::guests(),
+        syscall::guests(),
+        control::guests(),
+        fpu::guests(),
+        vector::guests(),
+        code::guests(),
+        general::guests(),
+    ]
+    .concat()
 }

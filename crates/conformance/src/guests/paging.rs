@@ -12,31 +12,43 @@ use crate::layout::*;
 const PAGE: u64 = 0xe000;
 
 fn read() -> Guest {
-    protected32(code32!("
+    protected32(code32!(
+        "
      7: mov eax, [0xe010]
         out 0xf4, al
-    ")).dword(0xe010, 0x1234_5678)
+    "
+    ))
+    .dword(0xe010, 0x1234_5678)
 }
 
 fn write() -> Guest {
-    protected32(code32!("
+    protected32(code32!(
+        "
      7: mov [0xe010], eax
         out 0xf4, al
-    ")).with(Rax, 0x99)
+    "
+    ))
+    .with(Rax, 0x99)
 }
 
 fn user_read() -> Guest {
-    user32(code32!("
+    user32(code32!(
+        "
      7: mov eax, [0xe010]
         ud2
-    ")).dword(0xe010, 0x1234_5678)
+    "
+    ))
+    .dword(0xe010, 0x1234_5678)
 }
 
 fn user_write() -> Guest {
-    user32(code32!("
+    user32(code32!(
+        "
      7: mov [0xe010], eax
         ud2
-    ")).with(Rax, 0x99)
+    "
+    ))
+    .with(Rax, 0x99)
 }
 
 /// The end of a user guest whose access succeeded.

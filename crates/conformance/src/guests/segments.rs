@@ -9,39 +9,52 @@ use crate::layout::*;
 
 /// Loads DS with selector 70h, which holds `raw`.
 fn load_ds(raw: u64) -> Guest {
-    protected32(code32!("
+    protected32(code32!(
+        "
         mov eax, 0x70
      7: mov ds, eax
         out 0xf4, al
-    ")).gdt(FREE, raw)
+    "
+    ))
+    .gdt(FREE, raw)
 }
 
 /// The same in ring 3, with RPL 3; a good load ends with UD2.
 fn user_load_ds(raw: u64) -> Guest {
-    user32(code32!("
+    user32(code32!(
+        "
         mov eax, 0x73
      7: mov ds, eax
         ud2
-    ")).gdt(FREE, raw)
+    "
+    ))
+    .gdt(FREE, raw)
 }
 
 /// Loads SS with selector 70h.
 fn load_ss(raw: u64) -> Guest {
-    protected32(code32!("
+    protected32(code32!(
+        "
         mov eax, 0x70
      7: mov ss, eax
         out 0xf4, al
-    ")).gdt(FREE, raw)
+    "
+    ))
+    .gdt(FREE, raw)
 }
 
 /// Reads a byte through FS, which holds `raw`, at the offset in EBX.
 fn read_fs(raw: u64, offset: u64) -> Guest {
-    protected32(code32!("
+    protected32(code32!(
+        "
         mov eax, 0x70
         mov fs, eax
      7: mov al, fs:[ebx]
         out 0xf4, al
-    ")).gdt(FREE, raw).with(Rbx, offset)
+    "
+    ))
+    .gdt(FREE, raw)
+    .with(Rbx, offset)
 }
 
 guests! { "segments";

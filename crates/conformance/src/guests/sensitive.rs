@@ -5,7 +5,7 @@
 use x86::cpuid::Feature;
 use x86::{Cr4, Gpr::*, Rflags, SegmentName, Vector};
 
-use crate::asm::{code32, code64, Code};
+use crate::asm::{Code, code32, code64};
 use crate::env::{protected32, user32, user64};
 use crate::expect::FrameItem;
 use crate::guest::{Guest, guests};
@@ -17,27 +17,36 @@ fn umip(code: Code) -> Guest {
 
 /// LAR and LSL of selector 73h from ring 3, which holds `raw`.
 fn look_at(raw: u64) -> Guest {
-    user32(code32!("
+    user32(code32!(
+        "
         mov ebx, 0x73
         lar ecx, ebx
         setz al
         lsl edx, ebx
         setz ah
      7: ud2
-    ")).gdt(FREE, raw).event(Vector::UD)
+    "
+    ))
+    .gdt(FREE, raw)
+    .event(Vector::UD)
 }
 
 /// VERR and VERW of selector 73h from ring 3.
 fn verify(raw: u64, readable: bool, writable: bool) -> Guest {
     let (readable, writable) = (u64::from(readable), u64::from(writable));
-    user32(code32!("
+    user32(code32!(
+        "
         mov ebx, 0x73
         verr bx
         setz al
         verw bx
         setz ah
      7: ud2
-    ")).gdt(FREE, raw).event(Vector::UD).reg_masked(Rax, 0xffff, writable << 8 | readable)
+    "
+    ))
+    .gdt(FREE, raw)
+    .event(Vector::UD)
+    .reg_masked(Rax, 0xffff, writable << 8 | readable)
 }
 
 guests! { "sensitive";

@@ -39,20 +39,25 @@ fn with_task(guest: Guest) -> Guest {
 
 /// `JMP 70h:0` with EBX and EDX set; the new task exits.
 fn jump() -> Guest {
-    with_task(protected32(code32!("
+    with_task(protected32(code32!(
+        "
         mov ebx, 0x1111
         mov edx, 0x2222
      7: farjmp 0x70, 0
-    "))).code(code32!(at 0x9000; "out 0xf4, al"))
+    "
+    )))
+    .code(code32!(at 0x9000; "out 0xf4, al"))
 }
 
 /// `CALL 70h:0`, then exit.
 fn call() -> Guest {
-    with_task(protected32(code32!("
+    with_task(protected32(code32!(
+        "
         farcall 0x70, 0
         mov ebp, 0x77
         out 0xf4, al
-    ")))
+    "
+    )))
 }
 
 /// A page fault, #GP or the like in ring 0 through a task gate.

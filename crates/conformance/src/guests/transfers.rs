@@ -13,16 +13,23 @@ const CONFORMING: u64 = descriptor(0, 0xf_ffff, 0x9f, FLAT32);
 
 /// `JMP 70h:9000h` in ring 0.
 fn jump(raw: u64) -> Guest {
-    protected32(code32!("
+    protected32(code32!(
+        "
      7: farjmp 0x70, 0x9000
-    ")).gdt(FREE, raw).code(code32!(at 0x9000; "out 0xf4, al"))
+    "
+    ))
+    .gdt(FREE, raw)
+    .code(code32!(at 0x9000; "out 0xf4, al"))
 }
 
 /// `CALL 73h:0` in ring 3.
 fn user_call(raw: u64) -> Guest {
-    user32(code32!("
+    user32(code32!(
+        "
      7: farcall 0x73, 0
-    ")).gdt(FREE, raw)
+    "
+    ))
+    .gdt(FREE, raw)
 }
 
 /// A 32-bit call gate of DPL 3 to ring-0 code at 9000h.
@@ -32,13 +39,16 @@ fn call_gate(count: u8) -> u64 {
 
 /// Far return in ring 0 to `cs`:9000h, with SS:ESP for an outer ring above.
 fn far_return(cs: u16) -> Guest {
-    protected32(code32!("
+    protected32(code32!(
+        "
         push 0x23
         push 0x7000
         push ebx
         push 0x9000
      7: retf
-    ")).with(Rbx, cs.into())
+    "
+    ))
+    .with(Rbx, cs.into())
 }
 
 guests! { "transfers";

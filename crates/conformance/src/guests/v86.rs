@@ -3,7 +3,7 @@
 use x86::cpuid::Feature;
 use x86::{Cr4, Gpr::*, Rflags, SegmentName, Vector};
 
-use crate::asm::{code16, code32, Code};
+use crate::asm::{Code, code16, code32};
 use crate::env::{user32, v86};
 use crate::expect::FrameItem;
 use crate::guest::{Guest, guests};
