@@ -200,7 +200,7 @@ guests! { "control";
         .item("IA32_LSTAR", |s| s.msrs.lstar, 0xffff_8000_1234_5678);
 
     /// And no others: #GP(0) (SDM 2C, WRMSR).
-    lstar_non_canonical: msr_fault(0xc000_0082, 0x8000_0000_0000);
+    lstar_non_canonical: msr_fault(0xc000_0082, 1 << 63);
 
     /// FS.base by MSR (SDM 3A 3.4.4).
     fs_base: msr(0xc000_0100, 0x1234_5678_9abc).reg(Rax, 0x1234_5678_9abc)
@@ -307,7 +307,7 @@ guests! { "control";
 
     /// A non-canonical base is #GP(0) (SDM 2C, WRFSBASE).
     wrfsbase_non_canonical: user64(code64!("
-        mov rax, 0x800000000000
+        mov rax, 0x8000000000000000
      7: wrfsbase rax
     ")).needs(Feature::Fsgsbase).patch(|s| s.cr4 |= Cr4::FSGSBASE).fault(Vector::GP, 0);
 
@@ -322,6 +322,6 @@ guests! { "control";
 
     /// LIDT and LGDT take ten bytes in 64-bit mode; a non-canonical base is
     /// #GP(0) (SDM 2A, LGDT).
-    lidt_non_canonical: long64(code64!("7: lidt [0xd000]")).bytes(DATA, &[0xff, 0, 0, 0, 0, 0, 0, 0x80, 0, 0])
+    lidt_non_canonical: long64(code64!("7: lidt [0xd000]")).bytes(DATA, &[0xff, 0, 0, 0, 0, 0, 0, 0, 0, 0x80])
         .fault(Vector::GP, 0);
 }

@@ -96,14 +96,15 @@ guests! { "debug";
      7: ud2
     ")).event(Vector::UD).masked_item("DR6", |s| s.dr6.bits(), 0xe00f, 0);
 
-    /// An instruction breakpoint is a fault before the instruction, with RF in
-    /// the frame (SDM 3B 18.3.1.1).
+    /// An instruction breakpoint is a fault before the instruction; RF is
+    /// pushed as it was, clear (SDM 3B 18.3.1.1).
     instruction_breakpoint: debug_event(watch(protected32(code32!("
         nop
      7: inc ecx
-    ")), MAIN + 1, 0), 1).reg(Rcx, 0).pushed_flags(Rflags::RF, Rflags::RF);
+    ")), MAIN + 1, 0), 1).reg(Rcx, 0).pushed_flags(Rflags::RF, Rflags::empty());
 
-    /// RF in the frame lets IRET pass the breakpoint once (SDM 3B 18.3.1.1).
+    /// A handler that sets RF in the frame passes the breakpoint once (SDM 3B
+    /// 18.3.1.1).
     resume_flag: watch(protected32(code32!("
         mov ecx, 2
      2: dec ecx
@@ -111,8 +112,29 @@ guests! { "debug";
         out 0xf4, al
     ")), MAIN + 5, 0).handler(1, code32!(at 0xa000; "
         out 0xe0, eax
+        or dword ptr [esp + 8], 0x10000
         iretd
     ")).with(Rax, 0x77).reports(&[0x77, 0x77]);
+
+    /// Every other fault pushes RF set (SDM 3B 18.3.1.1).
+    fault_pushes_resume_flag: protected32(code32!("7: ud2")).event(Vector::UD)
+        .pushed_flags(Rflags::RF, Rflags::RF);
+
+    /// A software interrupt does not (SDM 3B 18.3.1.1).
+    software_interrupt_leaves_resume_flag: protected32(code32!("
+        int 0x40
+     7: nop
+    ")).event(Vector(0x40)).pushed_flags(Rflags::RF, Rflags::empty());
+
+    /// A trap between two iterations of a string instruction pushes RF set
+    /// (SDM 3B 18.3.1.1).
+    trap_in_repeat_pushes_resume_flag: protected32(code32!("
+        mov edi, 0xd000
+        mov ecx, 3
+        push 0x102
+        popfd
+     7: rep stosb
+    ")).event(Vector::DB).pushed_flags(Rflags::RF, Rflags::RF);
 
     /// A store to a watched byte traps after it (SDM 3B 18.3.1.2).
     write_watch: debug_event(store(DATA + 1, 1), 1).memory(DATA + 1, &[5]).pushed_flags(Rflags::RF, Rflags::empty());

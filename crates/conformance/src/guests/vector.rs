@@ -41,9 +41,6 @@ guests! { "vector";
     /// A misaligned operand of SSE arithmetic is #GP(0) (SDM 1 10.4.1.1).
     misaligned_operand: long64(code64!("7: addps xmm0, [0xd004]")).fault(Vector::GP, 0);
 
-    /// Alignment is checked before the page (SDM 3A table 6-2).
-    misaligned_on_absent_page: long64(code64!("7: movaps xmm0, [0xe008]")).page(0xe000, 0).fault(Vector::GP, 0);
-
     /// A load across pages that lie apart.
     crossing: long64(code64!("
         movups xmm0, [0xdff8]
