@@ -1,7 +1,7 @@
 //! Events on their way to a handler: what they are, how they combine, and when
 //! the processor gives up (SDM 3A 6.5 to 6.15).
 
-use engine::{Callout, Stop};
+use engine::{Callout, Signal, Stop};
 use x86::{Activity, Exception, ExceptionClass, InterruptShadow, Rflags, Vector};
 
 use super::{gate, long, real};
@@ -104,6 +104,11 @@ fn deliver(cpu: &mut Cpu, first: Exception, source: Source) -> Result<(), Stop> 
             Err(Break::Fault) => {}
             Err(_) => return Err(cpu.stop.take().unwrap_or(Stop::Kicked)),
         }
+        // Benign faults, alignment checks say, may follow each other without
+        // end, on a real processor too.
+        if cpu.signals.is_pending(Signal::Exit) {
+            return Err(Stop::Kicked);
+        }
         source = Source::Fault;
         exception = match combine(vector, cpu.fault) {
             Some(next) => next,
@@ -150,6 +155,8 @@ pub(super) fn enter(cpu: &mut Cpu, event: &Event) -> Exec {
     };
     entered.map_err(|cause| mark_external(cpu, cause, event))?;
     cpu.state.interrupt_shadow = InterruptShadow::None;
+    // A debug trap ends HLT too.
+    cpu.state.activity = Activity::Running;
     cpu.entered_handler = true;
     if event.vector == Vector::DB {
         cpu.state.dr7.remove(x86::Dr7::GD);

@@ -25,6 +25,8 @@ mod syscall;
 mod system_segments;
 mod task;
 mod task_state;
+#[cfg(test)]
+mod tests;
 mod verify;
 
 use iced_x86::Instruction;
