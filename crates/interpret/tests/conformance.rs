@@ -20,13 +20,13 @@ fn host_cpuid(leaf: u32, subleaf: u32) -> CpuidResult {
 fn trial(guest: Guest, model: &Arc<CpuidModel>) -> Trial {
     let model = Arc::clone(model);
     let (name, doc) = (guest.name.clone(), guest.doc.clone());
-    let missing = guest.needs.iter().find(|&&feature| !model.has(feature));
-    let lacking = missing.map(|feature| format!("lacks {feature:?}"));
+    let excluded = conformance::excluded(&Interpreter, &model, &guest);
     let test = Trial::test(name, move || match conformance::run(&Interpreter, &model, &guest) {
-        Outcome::Passed | Outcome::Lacks(_) => Ok(()),
+        Outcome::Passed => Ok(()),
+        Outcome::Lacks(reason) => Err(Failed::from(reason)),
         Outcome::Failed(differences) => Err(Failed::from(format!("{doc}\n  {}", differences.join("\n  ")))),
     });
-    match lacking {
+    match excluded {
         Some(reason) => test.with_kind(reason).with_ignored_flag(true),
         None => test,
     }
