@@ -38,8 +38,8 @@ pub fn run(engine: &dyn Engine, model: &Arc<CpuidModel>, guest: &Guest) -> Outco
     }
 }
 
-/// Why the guest is left out on this engine and processor, if it is. An engine names what it lacks by a
-/// guest's whole name or by its topic.
+/// Why the guest is left out on this engine and processor, if it is. An engine
+/// names what it lacks by a guest's whole name or by its topic.
 pub fn excluded(engine: &dyn Engine, model: &CpuidModel, guest: &Guest) -> Option<String> {
     let capabilities = engine.capabilities();
     if !capabilities.modes.contains(&guest.mode) {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use conformance::{Guest, Outcome};
 use interpret::Interpreter;
 use libtest_mimic::{Arguments, Failed, Trial};
-use x86::cpuid::{CpuidConfig, CpuidModel, CpuidResult};
+use x86::cpuid::{CpuidConfig, CpuidModel, CpuidResult, Feature};
 
 fn host_cpuid(leaf: u32, subleaf: u32) -> CpuidResult {
     let answer = std::arch::x86_64::__cpuid_count(leaf, subleaf);
@@ -33,7 +33,11 @@ fn trial(guest: Guest, model: &Arc<CpuidModel>) -> Trial {
 }
 
 fn main() -> ExitCode {
-    let model = Arc::new(CpuidModel::new(CpuidConfig::new(&host_cpuid, 1_000_000_000)));
+    // Everything that can be offered is, to be tried.
+    let model = Arc::new(CpuidModel::new(CpuidConfig {
+        enable: &[Feature::Vme],
+        ..CpuidConfig::new(&host_cpuid, 1_000_000_000)
+    }));
     let tests = conformance::catalogue().into_iter().map(|guest| trial(guest, &model)).collect();
     libtest_mimic::run(&Arguments::from_args(), tests).exit_code()
 }
