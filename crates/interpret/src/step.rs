@@ -59,6 +59,8 @@ pub(crate) fn execute(cpu: &mut Cpu, insn: &Insn) -> Result<(), Stop> {
         }
         Err(Break::Restart) => {
             cpu.state.interrupt_shadow = InterruptShadow::None;
+            // An event between two iterations saves RF (SDM 3B 18.3.1.1).
+            cpu.state.rflags.insert(Rflags::RF);
             if before.contains(Rflags::TF) {
                 // Each iteration of a string instruction is a step.
                 cpu.debug_hits |= Dr6::BS.bits();

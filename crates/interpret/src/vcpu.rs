@@ -56,6 +56,7 @@ impl Vcpu for Interpreted {
     fn set_state(&mut self, state: &CpuState) {
         self.cpu.state = state.clone();
         self.cpu.debug_hits = 0;
+        self.cpu.halt_reported = false;
         self.cpu.refresh();
         self.cpu.paging_changed();
     }
@@ -132,7 +133,11 @@ pub(crate) fn after_break(cpu: &mut Cpu, cause: Break) -> Result<(), Stop> {
             cpu.state.interrupt_shadow = InterruptShadow::None;
             system::deliver_exception(cpu, fault)
         }
-        Break::Restart => Ok(()),
+        Break::Restart => {
+            // An event between two iterations saves RF (SDM 3B 18.3.1.1).
+            cpu.state.rflags.insert(Rflags::RF);
+            Ok(())
+        }
         Break::Stop => Err(cpu.stop.take().unwrap_or(Stop::Kicked)),
     }
 }
