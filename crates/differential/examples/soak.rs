@@ -4,6 +4,7 @@
 
 #![allow(clippy::print_stdout, reason = "its output is the report")]
 
+use std::collections::HashSet;
 use std::error::Error;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -11,7 +12,8 @@ use std::time::{Duration, Instant};
 use differential::{Bench, Generator, Variant, Verdict, modes};
 use interpret::Interpreter;
 
-/// Failures after which it gives up.
+/// Different failures, told apart by their last instruction, after which it
+/// gives up.
 const ENOUGH: usize = 40;
 
 fn number(name: &str, default: u64) -> Result<u64, Box<dyn Error>> {
@@ -28,15 +30,20 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     let modes = modes(&mut bench);
     let start = Instant::now();
     let mut failures = 0;
+    let mut seen = HashSet::new();
     for seed in first.. {
-        if start.elapsed() > limit || failures == ENOUGH {
+        if start.elapsed() > limit || seen.len() == ENOUGH {
             break;
         }
         for &bits in modes.iter().filter(|bits| only == 0 || only == u64::from(bits.count())) {
             let case = generator.sequence(seed, bits);
             if let Verdict::Different(failure) = bench.check(&case, &Variant::ALL)? {
+                let failure = bench.shrink(failure);
+                let last = failure.case.instructions().last().map(|instruction| instruction.mnemonic());
                 failures += 1;
-                println!("seed {seed}: {}\n", bench.shrink(failure));
+                if seen.insert(last) {
+                    println!("seed {seed}: {failure}\n");
+                }
             }
         }
     }

@@ -54,12 +54,10 @@ fn segment_change(instruction: &Instruction) -> bool {
         || matches!(instruction.mnemonic(), Mov | Pop) && instruction.op0_register().is_segment_register();
     let far = instruction.is_jmp_far() || instruction.is_jmp_far_indirect() || instruction.is_call_far()
         || instruction.is_call_far_indirect() || instruction.mnemonic() == Retf;
-    let selector = matches!(instruction.mnemonic(), Mov | Push)
-        && (0..instruction.op_count()).any(|op| {
-            matches!(instruction.op_register(op), Register::FS | Register::GS)
-                && instruction.op_register(op).is_segment_register()
-        });
-    loads || far || selector || memory_in_fs(instruction)
+    // Processors differ in how much of the stack PUSH of a selector writes
+    // (SDM 2B PUSH).
+    let pushed = instruction.mnemonic() == Push && instruction.op0_register().is_segment_register();
+    loads || far || pushed || memory_in_fs(instruction)
 }
 
 /// The host keeps a thread block in FS.

@@ -62,6 +62,8 @@ pub(super) fn write(memory: &GuestMemory) -> Result<(), MemoryError> {
         memory.write(GuestPhysAddr(STUBS + u64::from(vector) * STUB_SIZE), &stub)?;
         memory.write(GuestPhysAddr(IDT + u64::from(vector) * 16), &gate(vector).to_le_bytes())?;
     }
+    // The I/O permission map begins behind the limit: no port is permitted.
+    memory.write(GuestPhysAddr(TSS + 0x66), &[0xff, 0xff])?;
     memory.write(GuestPhysAddr(TSS + 4), &(UPPER + RING0_STACK).to_le_bytes())
 }
 
