@@ -15,6 +15,8 @@ use crate::insn::Insn;
 const MAX_INSNS: usize = 32;
 /// The most pages of decoded code before all are dropped.
 const MAX_PAGES: usize = 16384;
+/// The most decoded instructions before all are dropped.
+const MAX_DECODED: usize = 1 << 21;
 /// The most page-crossing instructions to remember.
 const MAX_CROSSING: usize = 65536;
 const FETCH_ENTRIES: usize = 256;
@@ -72,6 +74,8 @@ pub(crate) struct Blocks {
     pub(crate) decoder: InsnDecoder,
     pages: Vec<CodePage>,
     index: HashMap<(u64, u8), u32>,
+    /// Instructions in the blocks of all pages.
+    decoded: usize,
     fetch: [Fetch; FETCH_ENTRIES],
     recent: Box<[Recent; RECENT_ENTRIES]>,
     /// Instructions by their bytes, for those that cross a page.
@@ -84,6 +88,7 @@ impl Blocks {
             decoder,
             pages: Vec::new(),
             index: HashMap::new(),
+            decoded: 0,
             fetch: [Fetch::default(); FETCH_ENTRIES],
             recent: Box::new([Recent::default(); RECENT_ENTRIES]),
             crossing: HashMap::new(),
@@ -94,10 +99,17 @@ impl Blocks {
     pub(crate) fn clear(&mut self) {
         self.pages.clear();
         self.index.clear();
+        self.decoded = 0;
         self.fetch.fill(Fetch::default());
         self.recent.fill(Recent::default());
         self.crossing.clear();
         self.decoder.arena.reset();
+    }
+
+    /// Whether room must be made before anything else is decoded: a guest can
+    /// make more code than any memory holds.
+    fn is_full(&self) -> bool {
+        self.pages.len() >= MAX_PAGES || self.decoded >= MAX_DECODED || self.decoder.arena.nearly_full()
     }
 
     /// The code at CS:RIP.
@@ -123,6 +135,9 @@ impl Blocks {
     /// must be fetched by [`Self::single`].
     fn find(&mut self, cpu: &mut Cpu, lin: u64, key: u64) -> Exec<Option<(u32, u32)>> {
         check_fetch(cpu, 1)?;
+        if self.is_full() {
+            self.clear();
+        }
         let slot = (lin >> 12) as usize % FETCH_ENTRIES;
         let known = self.fetch[slot];
         let index = if known.page == lin & !0xfff && known.key == key {
@@ -151,9 +166,6 @@ impl Blocks {
         if let Some(&index) = self.index.get(&key) {
             return Ok(Some(index));
         }
-        if self.pages.len() >= MAX_PAGES || self.decoder.arena.nearly_full() {
-            self.clear();
-        }
         let index = self.pages.len() as u32;
         self.pages.push(CodePage {
             gpa,
@@ -179,6 +191,7 @@ impl Blocks {
         if page.version != version {
             page.version = version;
             page.table.fill(0);
+            self.decoded -= page.blocks.iter().map(|block| block.insns.len()).sum::<usize>();
             page.blocks.clear();
             cpu.stats.count(Callout::BlockInvalidated);
         }
@@ -215,6 +228,7 @@ impl Blocks {
             cpu.tlb.flush_writes();
         }
         cpu.stats.count(Callout::BlockDecoded);
+        self.decoded += insns.len();
         let page = &mut self.pages[index as usize];
         page.blocks.push(Block { insns: insns.into(), bytes: at as u16 });
         let number = page.blocks.len() as u16;

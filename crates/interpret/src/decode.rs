@@ -124,7 +124,7 @@ fn too_long(cpu: &mut Cpu, _insn: &Insn) -> Exec {
     Err(cpu.raise(Exception::gp(0)))
 }
 
-fn choose(instruction: &Instruction) -> Option<Choice> {
+pub(crate) fn choose(instruction: &Instruction) -> Option<Choice> {
     ops::choose(instruction)
         .or_else(|| string::choose(instruction))
         .or_else(|| system::choose(instruction))

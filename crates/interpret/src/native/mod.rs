@@ -11,6 +11,7 @@
 mod arena;
 mod bounce;
 mod call;
+mod contained;
 #[cfg(test)]
 mod coverage;
 mod emit;

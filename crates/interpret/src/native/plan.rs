@@ -5,6 +5,8 @@ use iced_x86::{
     Register,
 };
 
+use super::contained::contained;
+
 /// A register used by the instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Use {
@@ -67,6 +69,9 @@ impl Plan {
     /// Plans for `guest`, decoded in any mode; `None` if it cannot be executed
     /// this way.
     pub(super) fn new(guest: &Instruction) -> Option<Self> {
+        if !contained(guest) {
+            return None;
+        }
         let mut instruction = portable(guest);
         let has_memory = (0..instruction.op_count()).any(|op| instruction.op_kind(op) == OpKind::Memory);
         if has_memory {

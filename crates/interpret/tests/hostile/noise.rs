@@ -1,0 +1,120 @@
+//! Random code in every mode: at least a million instructions each.
+
+use std::time::Duration;
+
+use engine::Mode;
+
+use crate::board::{Kicker, Rig};
+use crate::dice::Dice;
+use crate::program;
+use crate::world::{CODE, RAM, Start};
+
+/// Instructions in every mode.
+const INSTRUCTIONS: u64 = 1_000_000;
+/// The most instructions of one round that count: a loop is not random code.
+const COUNTED: u64 = 256;
+/// Rounds between two complete sets of tables.
+const TABLES_LAST: u64 = 8;
+const KICK: Duration = Duration::from_micros(500);
+
+/// Tells where it happened if a test panics.
+struct Witness {
+    mode: Mode,
+    round: u64,
+    start: Option<Start>,
+}
+
+impl Drop for Witness {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("random code in {:?} mode, round {}: {:?}", self.mode, self.round, self.start);
+        }
+    }
+}
+
+fn choose(dice: &mut Dice, mode: Mode) -> Start {
+    let ring = match mode {
+        Mode::Real => 0,
+        Mode::Virtual8086 => 3,
+        _ => dice.pick(&[0, 3]),
+    };
+    let segmented = matches!(mode, Mode::Protected32 | Mode::Compatibility) && dice.one_in(3);
+    Start { mode, ring, segmented, orderly: !dice.one_in(4) }
+}
+
+/// Executes random code that starts in `mode`.
+fn storm(mode: Mode) {
+    let _shared = crate::shared();
+    let mut dice = Dice::new(0x5eed_0000 + mode as u64);
+    let mut rig = Rig::new(dice.next(), RAM);
+    rig.board.restless.store(true, std::sync::atomic::Ordering::Relaxed);
+    let kicker = Kicker::new(&rig.board.signals, KICK, format!("random code in {mode:?} mode"));
+    let mut witness = Witness { mode, round: 0, start: None };
+    let mut counted = 0;
+    while counted < INSTRUCTIONS {
+        kicker.round(witness.round);
+        if witness.round % TABLES_LAST == 0 {
+            let start = choose(&mut dice, mode);
+            start.write(&mut dice, &rig);
+            witness.start = Some(start);
+        }
+        if let Some(start) = witness.start {
+            counted += round(&mut dice, &mut rig, start);
+        }
+        witness.round += 1;
+    }
+}
+
+/// One program from one state; the number of instructions that count.
+fn round(dice: &mut Dice, rig: &mut Rig, start: Start) -> u64 {
+    let mut code = [0; 0x200];
+    program::fill(dice, start.bitness(), &mut code);
+    // Sometimes the last instruction crosses into the next page.
+    let skip = if dice.one_in(4) { 0x1000 - dice.below(64) } else { 0 };
+    rig.write(CODE + skip, &code);
+    let mut state = start.state(dice);
+    state.rip += skip;
+    rig.calm();
+    rig.vcpu.set_state(&state);
+    let before = rig.vcpu.stats().instructions;
+    if dice.one_in(2) {
+        rig.vcpu.run(&rig.board);
+    } else {
+        for _ in 0..COUNTED {
+            if rig.vcpu.step(&rig.board).is_some() {
+                break;
+            }
+        }
+    }
+    (rig.vcpu.stats().instructions - before).min(COUNTED)
+}
+
+#[test]
+fn random_code_in_real_mode() {
+    storm(Mode::Real);
+}
+
+#[test]
+fn random_code_in_16_bit_protected_mode() {
+    storm(Mode::Protected16);
+}
+
+#[test]
+fn random_code_in_32_bit_protected_mode() {
+    storm(Mode::Protected32);
+}
+
+#[test]
+fn random_code_in_virtual_8086_mode() {
+    storm(Mode::Virtual8086);
+}
+
+#[test]
+fn random_code_in_compatibility_mode() {
+    storm(Mode::Compatibility);
+}
+
+#[test]
+fn random_code_in_64_bit_mode() {
+    storm(Mode::Long64);
+}
