@@ -5,17 +5,24 @@
 #![allow(clippy::print_stderr, reason = "an example prints")]
 
 use std::error::Error;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
 use chipset::SerialSink;
 use interpret::Interpreter;
-use machine::{BootSource, Consoles, Machine, MachineConfig, OwnedModule, Protocol};
+use machine::{BootSource, Consoles, Machine, MachineConfig, MachineHandle, OwnedModule, Protocol};
 
 fn sink(mut to: impl Write + Send + 'static) -> Box<dyn SerialSink> {
     Box::new(move |byte: u8| {
         let _ = to.write_all(&[byte]).and_then(|()| to.flush());
     })
+}
+
+fn type_standard_input(handle: &MachineHandle) {
+    let mut buffer = [0; 256];
+    while let Ok(count @ 1..) = std::io::stdin().read(&mut buffer)
+        && handle.input(buffer.get(..count).unwrap_or_default())
+    {}
 }
 
 fn source(mut args: std::env::Args) -> Result<BootSource, Box<dyn Error>> {
@@ -43,6 +50,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         firmware: sink(std::io::stderr()),
     };
     let mut machine = Machine::build(config)?;
+    let handle = machine.handle();
+    std::thread::spawn(move || type_standard_input(&handle));
     if let Some(seconds) = std::env::var("BOOT_SECONDS").ok().and_then(|text| text.parse().ok()) {
         let handle = machine.handle();
         std::thread::spawn(move || {
