@@ -43,8 +43,9 @@ pub const RESET_PORT: u16 = 0xcf9;
 /// What resets the machine when written to [`RESET_PORT`]: a hard reset of the
 /// whole platform.
 pub const RESET_VALUE: u8 = 0x0e;
-/// SLP_TYP of the soft-off state S5, for the \_S5 package.
-pub const SLP_TYP_S5: u8 = 5;
+/// SLP_TYP of the soft-off state S5, for the \_S5 package. Zero as in QEMU, so
+/// that small guests may write 0x2000 to port 0x604 without reading the tables.
+pub const SLP_TYP_S5: u8 = 0;
 /// Ticks per second of the PM timer.
 pub const PM_TMR_HZ: u64 = 3_579_545;
 
@@ -329,7 +330,7 @@ mod tests {
         assert!(events.lock().unwrap().is_empty());
         out(&mut pm, PM1A_CNT_PORT, 2, u32::from(SLP_TYP_S5) << 10 | 1 << 13 | 1);
         assert_eq!(*events.lock().unwrap(), [MachineEvent::PowerOff]);
-        assert_eq!(read(&mut pm, PM1A_CNT_PORT, 2), 0x1401, "SLP_EN reads as zero");
+        assert_eq!(read(&mut pm, PM1A_CNT_PORT, 2), 1, "SLP_EN reads as zero");
     }
 
     #[test]

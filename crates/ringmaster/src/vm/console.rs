@@ -30,12 +30,39 @@ pub(super) fn open(console: &Console, ending: &Arc<Ending>) -> Result<Consoles, 
     Ok(Consoles { serial: Box::new(write), ..debug_consoles() })
 }
 
-/// Lost debug output is nobody's failure.
+/// Lines of the debug consoles go to standard error whole, so that they stay
+/// readable beside the serial port's output.
 fn debug_consoles() -> Consoles {
     let to_stderr = || {
-        Box::new(|byte: u8| {
-            let _ = io::stderr().write_all(&[byte]);
-        })
+        let mut lines = Lines::default();
+        Box::new(move |byte: u8| lines.push(byte))
     };
     Consoles { serial: no_sink(), debug: to_stderr(), firmware: to_stderr() }
+}
+
+/// The longest line that is kept back.
+const LONGEST: usize = 4096;
+
+/// Collects bytes into lines. Lost debug output is nobody's failure.
+#[derive(Default)]
+struct Lines(Vec<u8>);
+
+impl Lines {
+    fn push(&mut self, byte: u8) {
+        self.0.push(byte);
+        if byte == b'\n' || self.0.len() >= LONGEST {
+            self.flush();
+        }
+    }
+
+    fn flush(&mut self) {
+        let _ = io::stderr().lock().write_all(&self.0);
+        self.0.clear();
+    }
+}
+
+impl Drop for Lines {
+    fn drop(&mut self) {
+        self.flush();
+    }
 }

@@ -1,0 +1,124 @@
+//! A booted guest's life: its console, its clock, its idle time, its end.
+
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use libtest_mimic::{Failed, Trial};
+
+use crate::guests::{AMD64, Debian};
+use crate::process::Run;
+use crate::systems::needing;
+
+/// How far a guest's clock may be off.
+const CLOCK_ERROR: f64 = 0.001;
+/// How long it is watched.
+const CLOCK_SPAN: Duration = Duration::from_secs(60);
+/// The share of a core that an idle guest may use.
+const IDLE_SHARE: f64 = 0.02;
+const IDLE_SPAN: Duration = Duration::from_secs(20);
+
+pub fn tests() -> Vec<Trial> {
+    vec![
+        needing("a_shell_is_typed_at_and_powers_off", &AMD64, shell),
+        needing("the_guests_clock_follows_the_hosts", &AMD64, clock),
+        needing("an_idle_guest_costs_little", &AMD64, idle),
+        needing("a_timeout_ends_with_124", &AMD64, timeout),
+        needing("a_reset_can_end_the_run", &AMD64, reset),
+        needing("statistics_are_json", &AMD64, statistics),
+    ]
+}
+
+fn interactive(debian: &Debian) -> Result<Run, Failed> {
+    let mut args = debian.run("");
+    args.retain(|arg| !arg.starts_with("console="));
+    args.push("console=ttyS0 quiet".to_owned());
+    let mut run = Run::start(args)?;
+    run.wait_for("ringmaster: user space reached")?;
+    Ok(run)
+}
+
+fn shell(debian: &Debian) -> Result<(), Failed> {
+    let mut run = interactive(debian)?;
+    run.type_in("echo sum $((40 + 2))\n")?;
+    run.wait_for("sum 42")?;
+    run.type_in("poweroff -f\n")?;
+    run.finish_with(0)
+}
+
+/// Asks the guest for its clock twice, a minute of the host's time apart.
+fn clock(debian: &Debian) -> Result<(), Failed> {
+    let mut run = interactive(debian)?;
+    let mut ask = |mark: &str| -> Result<(Instant, f64), Failed> {
+        run.type_in(&format!("read up rest < /proc/uptime; echo {mark}=$up.\n"))?;
+        run.wait_for(&format!("\n{mark}="))?;
+        let at = Instant::now();
+        run.wait_for(".\r\n")?;
+        let answer = run.said.rsplit(&format!("\n{mark}=")).next().unwrap_or_default();
+        let seconds = answer.split(".\r").next().unwrap_or_default();
+        Ok((at, seconds.parse().map_err(|_| run.complaint("gave no time"))?))
+    };
+    let (host_start, guest_start) = ask("first")?;
+    thread::sleep(CLOCK_SPAN);
+    let (host_end, guest_end) = ask("second")?;
+    let host = (host_end - host_start).as_secs_f64();
+    let error = ((guest_end - guest_start) / host - 1.0).abs();
+    // /proc/uptime counts hundredths; the answer takes a moment to be typed.
+    let slack = 0.05 / host;
+    if error > CLOCK_ERROR + slack {
+        return Err(format!("the guest's clock was off by {:.3} %", error * 100.0).into());
+    }
+    run.type_in("poweroff -f\n")?;
+    run.finish_with(0)
+}
+
+/// Seconds of processor time that a process has used.
+fn processor_time(process: u32) -> Result<f64, Failed> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
+    let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
+    let ticks =
+        |index: usize| fields.get(index).and_then(|field| field.parse::<f64>().ok()).unwrap_or(f64::NAN);
+    Ok((ticks(11) + ticks(12)) / 100.0)
+}
+
+fn idle(debian: &Debian) -> Result<(), Failed> {
+    let run = interactive(debian)?;
+    // What the kernel defers until it is idle is done by then.
+    thread::sleep(Duration::from_secs(10));
+    let (start, before) = (Instant::now(), processor_time(run.id())?);
+    thread::sleep(IDLE_SPAN);
+    let share = (processor_time(run.id())? - before) / start.elapsed().as_secs_f64();
+    if share < IDLE_SHARE {
+        Ok(())
+    } else {
+        Err(format!("an idle guest used {:.1} % of a core", share * 100.0).into())
+    }
+}
+
+fn timeout(debian: &Debian) -> Result<(), Failed> {
+    let mut args = debian.run("sleep 1000");
+    args.extend(["--timeout", "2"].map(str::to_owned));
+    let start = Instant::now();
+    Run::start(args)?.finish_with(124)?;
+    if start.elapsed() < Duration::from_secs(30) { Ok(()) } else { Err("the timeout came late".into()) }
+}
+
+fn reset(debian: &Debian) -> Result<(), Failed> {
+    let mut args = debian.run("reboot -f");
+    args.extend(["--on-reset", "exit"].map(str::to_owned));
+    Run::start(args)?.finish_with(0)
+}
+
+fn statistics(debian: &Debian) -> Result<(), Failed> {
+    let mut args = debian.run("true");
+    args.push("--stats=json".to_owned());
+    let mut run = Run::start(args)?;
+    run.finish_with(0)?;
+    let json = run.said.lines().find_map(|line| line.strip_prefix("ringmaster: {")).unwrap_or_default();
+    let stats: serde_json::Value = serde_json::from_str(&format!("{{{json}"))?;
+    let instructions = stats["instructions"].as_u64().unwrap_or_default();
+    if instructions > 100_000_000 && stats["mips"].as_f64() > Some(1.0) {
+        return Ok(());
+    }
+    Err(run.complaint("gave statistics that cannot be true"))
+}

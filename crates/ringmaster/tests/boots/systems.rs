@@ -1,0 +1,82 @@
+//! The boot matrix: each system to its marker.
+
+use std::fs;
+use std::path::PathBuf;
+
+use libtest_mimic::{Failed, Trial};
+use ringmaster::demo::cpio::Archive;
+
+use crate::guests::{AMD64, Debian, I386, SEABIOS, scratch};
+use crate::process::Run;
+
+/// A test that needs something which may not be had here.
+pub fn needing<T: Sync + Send + 'static>(
+    name: &str,
+    needed: &'static Result<T, String>,
+    test: impl FnOnce(&T) -> Result<(), Failed> + Send + 'static,
+) -> Trial {
+    match needed {
+        Ok(needed) => Trial::test(name, move || test(needed)),
+        Err(reason) => {
+            Trial::test(name, || Ok(())).with_kind(format!("left out: {reason}")).with_ignored_flag(true)
+        }
+    }
+}
+
+pub fn tests() -> Vec<Trial> {
+    vec![
+        Trial::test("the_embedded_guest_sees_nothing_but_hardware", embedded),
+        needing("debian_amd64_boots_to_its_shell", &AMD64, |debian| to_shell(debian, "x86_64")),
+        needing("debian_i386_boots_to_its_shell", &I386, |debian| to_shell(debian, "i686")),
+        needing("debian_amd64_boots_by_pvh", &AMD64, by_pvh),
+        needing("several_initrds_are_joined", &AMD64, several_initrds),
+        needing("seabios_reaches_its_boot_menu", &SEABIOS, seabios),
+    ]
+}
+
+fn embedded() -> Result<(), Failed> {
+    let mut run = Run::start(["demo", "--embedded", "--engine", "interpret"])?;
+    run.finish_with(0)?;
+    for line in [embedded_guest::SUCCESS_MARKER, embedded_guest::LAST_LINE, "engine interpret"] {
+        if !run.said.contains(line) {
+            return Err(run.complaint(&format!("never said {line:?}")));
+        }
+    }
+    Ok(())
+}
+
+fn to_shell(debian: &Debian, machine: &str) -> Result<(), Failed> {
+    let mut run = Run::start(debian.run("uname -m; poweroff -f"))?;
+    run.wait_for("ringmaster: user space reached")?;
+    run.wait_for(machine)?;
+    run.finish_with(0)
+}
+
+/// The kernel in the bzImage, unpacked, is an ELF file with a PVH entry.
+fn by_pvh(debian: &Debian) -> Result<(), Failed> {
+    let kernel = boot::payload::unpack(&fs::read(&debian.kernel)?, 1 << 30)?;
+    let path = scratch("vmlinux-amd64");
+    fs::write(&path, kernel)?;
+    let mut run = Run::start(debian.run_kernel(&path, "true"))?;
+    run.wait_for("ringmaster: user space reached")?;
+    run.finish_with(0)
+}
+
+fn several_initrds(debian: &Debian) -> Result<(), Failed> {
+    let second: PathBuf = scratch("second-initrd");
+    let mut archive = Archive::default();
+    archive.program("second", b"#!/bin/sh\necho from the second initrd\n")?;
+    fs::write(&second, archive.finish()?)?;
+    let mut args = debian.run("/second");
+    args.extend(["--initrd".to_owned(), second.display().to_string()]);
+    let mut run = Run::start(args)?;
+    run.wait_for("from the second initrd")?;
+    run.finish_with(0)
+}
+
+fn seabios(bios: &PathBuf) -> Result<(), Failed> {
+    let bios = bios.display().to_string();
+    let mut run = Run::start(["run", "--engine", "interpret", "--firmware", &bios, "--timeout", "60"])?;
+    run.wait_for("Press ESC for boot menu")?;
+    run.wait_for("No bootable device")
+}
