@@ -58,6 +58,7 @@ impl InsnDecoder {
                 let (insn, flow) = self.build(&instruction, bytes, code_size);
                 Decoded::Insn(insn, flow)
             }
+            _ if is_too_long(bytes, bitness, cpuid) => fixed(too_long, bytes.len()),
             _ => fixed(undefined, instruction.len().max(1)),
         }
     }
@@ -117,6 +118,23 @@ fn fixed(handler: Handler, len: usize) -> Decoded {
 /// #UD: an opcode that does not exist or is not offered.
 pub(crate) fn undefined(cpu: &mut Cpu, _insn: &Insn) -> Exec {
     Err(cpu.ud())
+}
+
+/// Whether `bytes`, which do not decode, begin an instruction of more than 15
+/// bytes: without some of its prefixes it would only lack its end.
+fn is_too_long(bytes: &[u8], bitness: u32, cpuid: &CpuidModel) -> bool {
+    let prefixes = bytes.iter().take_while(|byte| is_legacy_prefix(**byte)).count();
+    bytes.len() == MAX_LEN
+        && (1..=prefixes).any(|skipped| {
+            let mut rest = Decoder::with_ip(bitness, &bytes[skipped..], 0, cpuid.decoder_options());
+            rest.decode();
+            rest.last_error() == DecoderError::NoMoreBytes
+        })
+}
+
+/// SDM 2A 2.1.1.
+const fn is_legacy_prefix(byte: u8) -> bool {
+    matches!(byte, 0xf0 | 0xf2 | 0xf3 | 0x2e | 0x36 | 0x3e | 0x26 | 0x64 | 0x65 | 0x66 | 0x67)
 }
 
 /// More than 15 bytes (SDM 3A 6.15, #GP).
