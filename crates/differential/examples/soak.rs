@@ -14,7 +14,7 @@ use interpret::Interpreter;
 
 /// Different failures, told apart by their last instruction, after which it
 /// gives up.
-const ENOUGH: usize = 40;
+const ENOUGH: usize = 200;
 
 fn number(name: &str, default: u64) -> Result<u64, Box<dyn Error>> {
     let mut arguments = std::env::args().skip_while(|argument| argument != name).skip(1);

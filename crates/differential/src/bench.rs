@@ -73,7 +73,11 @@ pub struct Counts {
 
 impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} cases, {} runs alike, {} inconclusive; ends by vector:", self.cases, self.same, self.inconclusive)?;
+        write!(
+            f,
+            "{} cases, {} runs alike, {} inconclusive; ends by vector:",
+            self.cases, self.same, self.inconclusive
+        )?;
         self.ends.iter().try_for_each(|(vector, count)| write!(f, " {vector}:{count}"))
     }
 }
@@ -160,14 +164,12 @@ impl Bench {
     /// The smallest case that still fails as `failure` does.
     pub fn shrink(&mut self, failure: Failure) -> Failure {
         let mut smallest = failure;
-        shrink::shrink(smallest.case.clone(), |case| {
-            match self.check(case, &[smallest.variant]) {
-                Ok(Verdict::Different(smaller)) => {
-                    smallest = smaller;
-                    true
-                }
-                _ => false,
+        shrink::shrink(smallest.case.clone(), |case| match self.check(case, &[smallest.variant]) {
+            Ok(Verdict::Different(smaller)) => {
+                smallest = smaller;
+                true
             }
+            _ => false,
         });
         smallest
     }

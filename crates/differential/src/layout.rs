@@ -2,37 +2,37 @@
 //! guest have in common, and the guest's own tables.
 
 /// Bytes in a page.
-pub const PAGE: u64 = 4096;
+pub(crate) const PAGE: u64 = 4096;
 /// Linear address of the window. It is below 2 GiB, so that every form of
 /// addressing reaches it, and far from anything that the host maps.
-pub const WINDOW: u64 = 0x2000_0000;
+pub(crate) const WINDOW: u64 = 0x2000_0000;
 /// Pages in the window.
-pub const PAGES: u64 = 13;
+pub(crate) const PAGES: u64 = 13;
 /// Bytes in the window.
-pub const WINDOW_SIZE: usize = (PAGES * PAGE) as usize;
+pub(crate) const WINDOW_SIZE: usize = (PAGES * PAGE) as usize;
 
 /// Two pages of code, with an absent page behind them.
-pub const CODE: u64 = WINDOW + PAGE;
+pub(crate) const CODE: u64 = WINDOW + PAGE;
 /// The end of the code pages.
-pub const CODE_END: u64 = CODE + 2 * PAGE;
+pub(crate) const CODE_END: u64 = CODE + 2 * PAGE;
 /// Two writable pages between absent ones.
-pub const DATA: u64 = WINDOW + 4 * PAGE;
+pub(crate) const DATA: u64 = WINDOW + 4 * PAGE;
 /// The end of the writable pages: an absent page follows.
-pub const DATA_END: u64 = DATA + 2 * PAGE;
+pub(crate) const DATA_END: u64 = DATA + 2 * PAGE;
 /// A read-only page; the next is writable, and the one after that absent.
-pub const READ_ONLY: u64 = WINDOW + 7 * PAGE;
+pub(crate) const READ_ONLY: u64 = WINDOW + 7 * PAGE;
 /// An absent page.
-pub const ABSENT: u64 = WINDOW + 9 * PAGE;
+pub(crate) const ABSENT: u64 = WINDOW + 9 * PAGE;
 /// Two pages of stack between absent ones.
-pub const STACK: u64 = WINDOW + 10 * PAGE;
+pub(crate) const STACK: u64 = WINDOW + 10 * PAGE;
 /// The end of the stack pages.
-pub const STACK_END: u64 = STACK + 2 * PAGE;
+pub(crate) const STACK_END: u64 = STACK + 2 * PAGE;
 /// The base address of GS in 64-bit mode.
-pub const GS_BASE: u64 = DATA + 0x140;
+pub(crate) const GS_BASE: u64 = DATA + 0x140;
 
 /// What user code may do with a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rights {
+pub(crate) enum Rights {
     /// Not mapped.
     Absent,
     /// Read and execute.
@@ -44,21 +44,21 @@ pub enum Rights {
 }
 
 /// The rights to each page of the window.
-pub const RIGHTS: [Rights; PAGES as usize] = {
+pub(crate) const RIGHTS: [Rights; PAGES as usize] = {
     use Rights::{Absent, Code, Data, ReadOnly};
     [Absent, Code, Code, Absent, Data, Data, Absent, ReadOnly, Data, Absent, Data, Data, Absent]
 };
 
 /// What fills the code pages around a sequence: INT3, so that every way out of
 /// it ends the run.
-pub const FILLER: u8 = 0xcc;
+pub(crate) const FILLER: u8 = 0xcc;
 
 /// Selectors as Linux has them, so that reading them gives the same.
-pub mod selector {
+pub(crate) mod selector {
     /// 32-bit user code.
-    pub const CODE32: u16 = 0x23;
+    pub(crate) const CODE32: u16 = 0x23;
     /// User data.
-    pub const DATA: u16 = 0x2b;
+    pub(crate) const DATA: u16 = 0x2b;
     /// 64-bit user code.
-    pub const CODE64: u16 = 0x33;
+    pub(crate) const CODE64: u16 = 0x33;
 }

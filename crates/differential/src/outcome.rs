@@ -39,6 +39,13 @@ impl Event {
         matches!(self, Self::Exception { vector: 3, .. })
     }
 
+    fn without_address(self, without: bool) -> Self {
+        match self {
+            Self::Exception { vector, error, .. } if without => Self::Exception { vector, error, cr2: 0 },
+            other => other,
+        }
+    }
+
     /// Linux says "present" of every address above user space, so that user
     /// code cannot tell how the kernel is mapped.
     fn as_linux_tells(self) -> Self {
@@ -73,6 +80,10 @@ pub struct Exempt {
     pub k: u8,
     /// Memory.
     pub memory: bool,
+    /// x87 registers and their status.
+    pub x87: bool,
+    /// The address of a page fault.
+    pub cr2: bool,
 }
 
 const FLAGS: u64 = Rflags::CF.bits()
@@ -103,11 +114,14 @@ impl Comparison {
     /// Every difference between the processor's end and the engine's, in words.
     pub fn differences(&self, native: &Outcome, guest: &Outcome, exempt: &Exempt) -> Vec<String> {
         let mut found = Vec::new();
-        if native.event != guest.event.as_linux_tells() {
+        let told = |event: Event| event.as_linux_tells().without_address(exempt.cr2);
+        if told(native.event) != told(guest.event) {
             found.push(format!("event: native {:x?}, engine {:x?}", native.event, guest.event));
         }
         self.general(&native.registers, &guest.registers, exempt, &mut found);
-        self.x87(&native.registers.fpu, &guest.registers.fpu, &mut found);
+        if !exempt.x87 {
+            self.x87(&native.registers.fpu, &guest.registers.fpu, &mut found);
+        }
         self.vectors(&native.registers.fpu, &guest.registers.fpu, exempt, &mut found);
         if !exempt.memory {
             memory(&native.memory, &guest.memory, &mut found);
@@ -117,8 +131,8 @@ impl Comparison {
 
     fn general(&self, native: &Registers, guest: &Registers, exempt: &Exempt, found: &mut Vec<String>) {
         const NAMES: [&str; 16] = [
-            "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14",
-            "r15",
+            "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13",
+            "r14", "r15",
         ];
         let mask = self.bits.mask();
         let pairs = native.gpr.iter().zip(&guest.gpr).zip(NAMES).take(self.bits.registers());
@@ -149,7 +163,11 @@ impl Comparison {
         let (registers, bytes) = self.vector_extent();
         for (index, (left, right)) in native.zmm.iter().zip(&guest.zmm).enumerate().take(registers) {
             if exempt.zmm >> index & 1 == 0 && left.0[..bytes] != right.0[..bytes] {
-                found.push(format!("zmm{index}: native {},\n    engine {}", hex(&left.0[..bytes]), hex(&right.0[..bytes])));
+                found.push(format!(
+                    "zmm{index}: native {},\n    engine {}",
+                    hex(&left.0[..bytes]),
+                    hex(&right.0[..bytes])
+                ));
             }
         }
         if self.xcr0.contains(Xcr0::AVX512) {
@@ -164,7 +182,13 @@ impl Comparison {
     fn vector_extent(&self) -> (usize, usize) {
         let wide = self.xcr0.contains(Xcr0::AVX512);
         let registers = if wide && self.bits == Bits::B64 { 32 } else { self.bits.registers() };
-        let bytes = if wide { 64 } else if self.xcr0.contains(Xcr0::AVX) { 32 } else { 16 };
+        let bytes = if wide {
+            64
+        } else if self.xcr0.contains(Xcr0::AVX) {
+            32
+        } else {
+            16
+        };
         (registers, bytes)
     }
 }
@@ -190,6 +214,10 @@ fn memory(native: &[u8], guest: &[u8], found: &mut Vec<String>) {
         let Some(first) = left.iter().zip(right).position(|(a, b)| a != b) else { continue };
         let end = (first + 16).min(left.len());
         let at = WINDOW + (range.start + first) as u64;
-        found.push(format!("memory from {at:#x}: native {}, engine {}", hex(&left[first..end]), hex(&right[first..end])));
+        found.push(format!(
+            "memory from {at:#x}: native {}, engine {}",
+            hex(&left[first..end]),
+            hex(&right[first..end])
+        ));
     }
 }

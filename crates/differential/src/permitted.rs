@@ -42,7 +42,10 @@ fn leaks(instruction: &Instruction) -> bool {
 fn system_group(instruction: &Instruction) -> bool {
     use CpuidFeature as C;
     instruction.cpuid_features().iter().any(|feature| {
-        matches!(feature, C::XSAVE | C::XSAVEC | C::XSAVEOPT | C::XSAVES | C::VMX | C::SVM | C::SMX | C::SMM | C::PKU)
+        matches!(
+            feature,
+            C::XSAVE | C::XSAVEC | C::XSAVEOPT | C::XSAVES | C::VMX | C::SVM | C::SMX | C::SMM | C::PKU
+        )
     })
 }
 
@@ -52,8 +55,11 @@ fn segment_change(instruction: &Instruction) -> bool {
     use Mnemonic::*;
     let loads = matches!(instruction.mnemonic(), Lds | Les | Lss | Lfs | Lgs)
         || matches!(instruction.mnemonic(), Mov | Pop) && instruction.op0_register().is_segment_register();
-    let far = instruction.is_jmp_far() || instruction.is_jmp_far_indirect() || instruction.is_call_far()
-        || instruction.is_call_far_indirect() || instruction.mnemonic() == Retf;
+    let far = instruction.is_jmp_far()
+        || instruction.is_jmp_far_indirect()
+        || instruction.is_call_far()
+        || instruction.is_call_far_indirect()
+        || instruction.mnemonic() == Retf;
     // Processors differ in how much of the stack PUSH of a selector writes
     // (SDM 2B PUSH).
     let pushed = instruction.mnemonic() == Push && instruction.op0_register().is_segment_register();

@@ -29,4 +29,45 @@ impl Row {
 }
 
 /// All of them, oldest first.
-pub const REGRESSIONS: &[Row] = &[];
+pub const REGRESSIONS: &[Row] = &[
+    Row {
+        bits: Bits::B32,
+        seed: 0x73,
+        plain: 6,
+        at: 0x20001000,
+        code: "dbe3",
+        why: "FNINIT turned the x87 stack",
+    },
+    Row {
+        bits: Bits::B32,
+        seed: 0x9,
+        plain: 2,
+        at: 0x20001000,
+        code: "d9a496400efeff",
+        why: "FLDENV turned the x87 stack",
+    },
+    Row {
+        bits: Bits::B64,
+        seed: 0x199,
+        plain: 3,
+        at: 0x20001000,
+        code: "6766f348ab",
+        why: "no repetition left the upper half of RCX",
+    },
+    Row {
+        bits: Bits::B32,
+        seed: 0x15,
+        plain: 7,
+        at: 0x20001000,
+        code: "b9a700000067f2a6",
+        why: "CMPS read its source first",
+    },
+    Row {
+        bits: Bits::B32,
+        seed: 0xaa7,
+        plain: 3,
+        at: 0x20001000,
+        code: "bfc45f0020f2ae",
+        why: "a fault kept the flags of the comparisons before it",
+    },
+];

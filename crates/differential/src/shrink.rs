@@ -7,7 +7,7 @@ const NOP: u8 = 0x90;
 
 /// Tries smaller cases as long as `fails` says that they fail too; the last
 /// one for which it did is the result.
-pub fn shrink(case: Case, mut fails: impl FnMut(&Case) -> bool) -> Case {
+pub(crate) fn shrink(case: Case, mut fails: impl FnMut(&Case) -> bool) -> Case {
     let mut smallest = case;
     loop {
         let candidates = smaller(&smallest);

@@ -76,11 +76,11 @@ pub struct Registers {
 
 /// Registers that start as pointers into the data pages, and that sequences
 /// seldom overwrite.
-pub const POINTERS: [Gpr; 6] = [Gpr::Rbx, Gpr::Rbp, Gpr::Rsi, Gpr::Rdi, Gpr::R12, Gpr::R13];
+pub(crate) const POINTERS: [Gpr; 6] = [Gpr::Rbx, Gpr::Rbp, Gpr::Rsi, Gpr::Rdi, Gpr::R12, Gpr::R13];
 
 /// The first of eight vector registers that start with small numbers, good as
 /// indices of gathers.
-pub const INDEX_REGISTERS: usize = 8;
+pub(crate) const INDEX_REGISTERS: usize = 8;
 
 impl Registers {
     /// The registers that belong to `seed`, with RIP at `rip`.
@@ -164,9 +164,13 @@ fn mxcsr(rng: &mut Rng) -> u32 {
 fn random_x87(rng: &mut Rng) -> X87State {
     let mut x87 = X87State::INIT;
     let masks = if rng.chance(1, 8) { (rng.next_u64() as u16) & 0x3f } else { 0x3f };
-    let control = if rng.chance(1, 3) { rng.pick(&[0x000, 0x200, 0x300]) | rng.below(4) as u16 * 0x400 } else { 0x300 };
+    let control = if rng.chance(1, 3) {
+        rng.pick(&[0x000, 0x200, 0x300]) | ((rng.below(4) as u16) << 10)
+    } else {
+        0x300
+    };
     x87.fcw = 0x40 | masks | control;
-    x87.fsw = (rng.next_u64() as u16) & 0x7f00 & !0x80;
+    x87.fsw = (rng.next_u64() as u16) & 0x7f00;
     x87.ftw = if rng.chance(1, 2) { 0xff } else { rng.next_u64() as u8 };
     for st in &mut x87.st {
         let value = extended(rng);
@@ -195,7 +199,7 @@ fn extended(rng: &mut Rng) -> [u8; 10] {
 const IMAGES: u64 = 16;
 
 /// The window's contents that belong to `seed`, without the code.
-pub fn memory_image(seed: u64) -> &'static [u8] {
+pub(crate) fn memory_image(seed: u64) -> &'static [u8] {
     static CACHE: [OnceLock<Vec<u8>>; IMAGES as usize] = [const { OnceLock::new() }; IMAGES as usize];
     let which = seed % IMAGES;
     CACHE[which as usize].get_or_init(|| make_image(which))

@@ -1,7 +1,7 @@
 //! A second look at a difference: the sequence again, instruction by
 //! instruction, to see what its end may depend on.
 
-use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register, RflagsBits};
+use iced_x86::{CpuidFeature, Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register, RflagsBits};
 use x86::cpuid::CpuidModel;
 use x86::{CpuState, Gpr, Rflags};
 
@@ -16,13 +16,14 @@ const LIMIT: usize = 4_000;
 /// What the manual leaves open in the end of `case`; None if its way is not
 /// determined at all, because it read an undefined flag or came upon an
 /// instruction that sequences may not have.
-pub fn exempt(guest: &mut Guest, case: &Case, model: &CpuidModel) -> Option<Exempt> {
+pub(crate) fn exempt(guest: &mut Guest, case: &Case, model: &CpuidModel) -> Option<Exempt> {
     guest.prepare(case, Variant::Stepped);
     let mut undefined = 0;
     for _ in 0..LIMIT {
         let before = guest.state();
         let bytes = guest.code_at(before.rip);
-        let instruction = Decoder::with_ip(case.bits.count(), &bytes, before.rip, DecoderOptions::NONE).decode();
+        let instruction =
+            Decoder::with_ip(case.bits.count(), &bytes, before.rip, DecoderOptions::NONE).decode();
         if !instruction.is_invalid() {
             let unknown = !permitted(&instruction, model) || instruction.rflags_read() & undefined != 0;
             if unknown || undefined_result(&instruction, &before) {
@@ -49,8 +50,16 @@ fn sets_flags(instruction: &Instruction, state: &CpuState) -> bool {
         .any(|op| instruction.op_kind(op) == OpKind::Register && instruction.op_register(op) == Register::CL);
     let shift = matches!(
         instruction.mnemonic(),
-        Mnemonic::Shl | Mnemonic::Sal | Mnemonic::Shr | Mnemonic::Sar | Mnemonic::Rol | Mnemonic::Ror
-            | Mnemonic::Rcl | Mnemonic::Rcr | Mnemonic::Shld | Mnemonic::Shrd
+        Mnemonic::Shl
+            | Mnemonic::Sal
+            | Mnemonic::Shr
+            | Mnemonic::Sar
+            | Mnemonic::Rol
+            | Mnemonic::Ror
+            | Mnemonic::Rcl
+            | Mnemonic::Rcr
+            | Mnemonic::Shld
+            | Mnemonic::Shrd
     );
     let count = state.reg(Gpr::Rcx);
     if shift && by_cl {
@@ -67,16 +76,35 @@ fn undefined_result(instruction: &Instruction, state: &CpuState) -> bool {
         return false;
     }
     let word = instruction.op1_register().is_gpr16();
-    let count = if instruction.op2_kind() == OpKind::Register { state.reg(Gpr::Rcx) as u8 } else { instruction.immediate8() };
+    let count = if instruction.op2_kind() == OpKind::Register {
+        state.reg(Gpr::Rcx) as u8
+    } else {
+        instruction.immediate8()
+    };
     word && count & 31 > 16
 }
 
 fn at_end(last: &Instruction, undefined: u32) -> Exempt {
     let mut exempt = Exempt { flags: rflags(undefined), ..Exempt::default() };
+    // An MMX instruction that faults may already have made the x87 registers
+    // its own; a call whose target is bad may have pushed its return address.
+    exempt.x87 = last.cpuid_features().contains(&CpuidFeature::MMX)
+        || (0..last.op_count()).any(|op| last.op_register(op).is_mm());
+    exempt.memory = last.is_call_near() || last.is_call_near_indirect();
+    // Operands of many pieces: in which order they are reached is open.
+    exempt.cr2 = matches!(
+        last.mnemonic(),
+        Mnemonic::Frstor
+            | Mnemonic::Fldenv
+            | Mnemonic::Pusha
+            | Mnemonic::Pushad
+            | Mnemonic::Popa
+            | Mnemonic::Popad
+    );
     // A gather that faults may have done more than the elements below the one
     // that faulted (SDM 2C VPGATHERDD).
     if last.is_vsib() {
-        exempt.memory = last.op0_kind() == OpKind::Memory;
+        exempt.memory |= last.op0_kind() == OpKind::Memory;
         exempt.k = u8::MAX;
         for op in 0..last.op_count() {
             if last.op_kind(op) == OpKind::Register && last.op_register(op).is_vector_register() {

@@ -92,6 +92,12 @@ fn repeat(cpu: &mut Cpu, insn: &Insn, element: Element, chunk: Option<Chunk>) ->
     }
     let counter = Gpr::Rcx as u8;
     let mut left = cpu.reg(counter, operation.address);
+    if left == 0 {
+        // Written even so: ECX clears the upper half of RCX.
+        cpu.set_reg(counter, operation.address, 0);
+    }
+    // A fault leaves the flags as they were before the instruction (SDM 2B REP).
+    let flags = cpu.state.rflags;
     let single = cpu.state.rflags.contains(Rflags::TF) || cpu.watching;
     while left > 0 {
         let moved = match chunk {
@@ -100,7 +106,7 @@ fn repeat(cpu: &mut Cpu, insn: &Insn, element: Element, chunk: Option<Chunk>) ->
         };
         let mut goes_on = true;
         if moved == 0 {
-            goes_on = element(cpu, operation)?;
+            goes_on = element(cpu, operation).inspect_err(|_| cpu.state.rflags = flags)?;
         }
         left -= moved.max(1);
         cpu.set_reg(counter, operation.address, left);
@@ -246,9 +252,11 @@ fn compare(cpu: &mut Cpu, operation: Operation, left: u64, right: u64) -> bool {
     (left == right) == (operation.repeat == Repeat::Equal)
 }
 
+/// The destination is read first, as processors do: it tells which of two bad
+/// operands faults.
 fn cmps(cpu: &mut Cpu, operation: Operation) -> Exec<bool> {
-    let left = cpu.read_source(operation)?;
     let right = cpu.read_destination(operation)?;
+    let left = cpu.read_source(operation)?;
     let goes_on = compare(cpu, operation, left, right);
     cpu.advance(Gpr::Rsi, operation, 1);
     cpu.advance(Gpr::Rdi, operation, 1);

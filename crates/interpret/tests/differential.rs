@@ -28,8 +28,7 @@ impl Run {
     fn check(&mut self, case: &differential::Case, variants: &[Variant]) {
         let verdict = self.bench.check(case, variants).expect("the sandbox stays usable");
         if let Verdict::Different(failure) = verdict {
-            let failure =
-                if self.failures.len() < SHOWN { self.bench.shrink(failure) } else { failure };
+            let failure = if self.failures.len() < SHOWN { self.bench.shrink(failure) } else { failure };
             self.failures.push(failure);
         }
     }
@@ -84,7 +83,7 @@ fn every_form_does_what_the_processor_does() {
 #[test]
 fn sequences_of_64_bit_code_agree() {
     let mut run = Run::new();
-    run.sequences(0..10_000, Bits::B64, &[Variant::Whole]);
+    run.sequences(0..20_000, Bits::B64, &[Variant::Whole]);
     run.finish();
 }
 
@@ -92,7 +91,7 @@ fn sequences_of_64_bit_code_agree() {
 fn sequences_of_32_bit_code_agree() {
     let mut run = Run::new();
     if run.modes().contains(&Bits::B32) {
-        run.sequences(0..6_000, Bits::B32, &[Variant::Whole]);
+        run.sequences(0..10_000, Bits::B32, &[Variant::Whole]);
     }
     run.finish();
 }
@@ -101,11 +100,7 @@ fn sequences_of_32_bit_code_agree() {
 fn interrupts_at_every_boundary_and_devices_behind_data_change_nothing() {
     let mut run = Run::new();
     for bits in run.modes() {
-        run.sequences(
-            1_000_000..1_002_000,
-            bits,
-            &[Variant::Stepped, Variant::Interrupted, Variant::Mmio],
-        );
+        run.sequences(1_000_000..1_002_000, bits, &[Variant::Stepped, Variant::Interrupted, Variant::Mmio]);
     }
     run.finish();
 }

@@ -46,7 +46,19 @@ impl Group {
             Self::IntegerVex
         } else if vex {
             Self::Avx
-        } else if has(&[C::MMX, C::SSE, C::SSE2, C::SSE3, C::SSSE3, C::SSE4_1, C::SSE4_2, C::AES, C::PCLMULQDQ, C::SHA, C::GFNI]) {
+        } else if has(&[
+            C::MMX,
+            C::SSE,
+            C::SSE2,
+            C::SSE3,
+            C::SSSE3,
+            C::SSE4_1,
+            C::SSE4_2,
+            C::AES,
+            C::PCLMULQDQ,
+            C::SHA,
+            C::GFNI,
+        ]) {
             Self::Simd
         } else {
             Self::Integer
@@ -100,7 +112,8 @@ fn example(code: Code, model: &CpuidModel, bits: Bits) -> Option<Instruction> {
     (0..8).find_map(|seed| {
         let mut rng = Rng::new(seed);
         let instruction =
-            Operands { rng: &mut rng, bits, registers: &registers, memory: Some(seed & 1 == 0) }.instruction(code)?;
+            Operands { rng: &mut rng, bits, registers: &registers, memory: Some(seed & 1 == 0) }
+                .instruction(code)?;
         let bytes = encode(&instruction, bits, CODE)?;
         let decoded = instruction_at(&bytes, bits, CODE);
         (decoded.code() == code && permitted(&decoded, model)).then_some(decoded)
@@ -114,6 +127,9 @@ fn is_special(code: Code) -> bool {
     let implicit = |kind: &K| matches!(kind, K::seg_rSI | K::es_rDI | K::seg_rDI | K::seg_rBX_al);
     let mut instruction = Instruction::default();
     instruction.set_code(code);
-    let branch = !matches!(instruction.flow_control(), FlowControl::Next | FlowControl::Interrupt | FlowControl::Exception);
+    let branch = !matches!(
+        instruction.flow_control(),
+        FlowControl::Next | FlowControl::Interrupt | FlowControl::Exception
+    );
     branch || code.op_code().op_kinds().iter().any(implicit)
 }

@@ -43,7 +43,11 @@ pub struct Generator {
 impl Generator {
     /// A generator of what `model` offers.
     pub fn new(model: &CpuidModel) -> Self {
-        Self { model: model.clone(), forms64: Forms::new(model, Bits::B64), forms32: Forms::new(model, Bits::B32) }
+        Self {
+            model: model.clone(),
+            forms64: Forms::new(model, Bits::B64),
+            forms32: Forms::new(model, Bits::B32),
+        }
     }
 
     /// The instruction forms of `bits` code.
@@ -75,7 +79,7 @@ impl Generator {
     /// A case of one instruction of the form `code`, with its operand in
     /// memory if that is possible and wanted.
     pub fn single(&self, code: Code, seed: u64, bits: Bits, memory: bool) -> Option<Case> {
-        let mut rng = Rng::new(seed ^ 0x0073_696e_676c_65);
+        let mut rng = Rng::new(seed ^ 0x7369_6e67_6c65);
         let registers = Registers::from_seed(seed, bits, Plain::default(), CODE);
         let instruction = self.instruction(code, &mut rng, &registers, bits, Some(memory))?;
         let mut pieces = Pieces::new(bits);

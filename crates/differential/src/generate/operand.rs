@@ -1,7 +1,9 @@
 //! One random instruction of a given form: registers, immediates and a memory
 //! operand at a place that was chosen first.
 
-use iced_x86::{Code, EncodingKind, Instruction, OpCodeInfo, OpCodeOperandKind, OpKind, Register, RoundingControl};
+use iced_x86::{
+    Code, EncodingKind, Instruction, OpCodeInfo, OpCodeOperandKind, OpKind, Register, RoundingControl,
+};
 
 use crate::layout::{ABSENT, DATA, DATA_END, GS_BASE, PAGE, READ_ONLY, STACK, WINDOW};
 use crate::rng::Rng;
@@ -67,8 +69,12 @@ impl Operands<'_> {
         Some(match kind {
             K::r8_or_mem | K::r8_reg | K::r8_opcode => self.byte_register(),
             K::r16_or_mem | K::r16_reg | K::r16_rm | K::r16_opcode => Register::AX + self.gpr(),
-            K::r32_or_mem | K::r32_reg | K::r32_rm | K::r32_opcode | K::r32_vvvv => Register::EAX + self.gpr(),
-            K::r64_or_mem | K::r64_reg | K::r64_rm | K::r64_opcode | K::r64_vvvv => Register::RAX + self.gpr(),
+            K::r32_or_mem | K::r32_reg | K::r32_rm | K::r32_opcode | K::r32_vvvv => {
+                Register::EAX + self.gpr()
+            }
+            K::r64_or_mem | K::r64_reg | K::r64_rm | K::r64_opcode | K::r64_vvvv => {
+                Register::RAX + self.gpr()
+            }
             K::k_or_mem | K::k_reg | K::k_rm | K::k_vvvv => Register::K0 + self.rng.below(8) as u32,
             K::kp1_reg => Register::K0 + 2 * self.rng.below(4) as u32,
             K::mm_or_mem | K::mm_reg | K::mm_rm => Register::MM0 + self.rng.below(8) as u32,
@@ -129,10 +135,17 @@ impl Operands<'_> {
         self.rng.below(count) as u32
     }
 
-    fn immediate(&mut self, instruction: &mut Instruction, index: u32, kind: OpCodeOperandKind) -> Option<()> {
+    fn immediate(
+        &mut self,
+        instruction: &mut Instruction,
+        index: u32,
+        kind: OpCodeOperandKind,
+    ) -> Option<()> {
         use OpCodeOperandKind as K;
         let value = self.rng.interesting();
-        let second = (0..index).any(|op| instruction.op_kind(op) == OpKind::Immediate16 || instruction.op_kind(op) == OpKind::Immediate8);
+        let second = (0..index).any(|op| {
+            instruction.op_kind(op) == OpKind::Immediate16 || instruction.op_kind(op) == OpKind::Immediate8
+        });
         let op_kind = match kind {
             K::imm8 if second => OpKind::Immediate8_2nd,
             K::imm8 | K::imm8_const_1 => OpKind::Immediate8,
@@ -266,7 +279,11 @@ impl Operands<'_> {
 
     fn based(&mut self, instruction: &mut Instruction, target: u64, first: Register, indexed: bool) {
         let usable = if self.bits == Bits::B64 { POINTERS.len() } else { 4 };
-        let base = if self.rng.chance(1, 12) { x86::Gpr::Rsp } else { POINTERS[self.rng.below(usable as u64) as usize] };
+        let base = if self.rng.chance(1, 12) {
+            x86::Gpr::Rsp
+        } else {
+            POINTERS[self.rng.below(usable as u64) as usize]
+        };
         let mut rest = target.wrapping_sub(self.registers.gpr[base as usize]);
         instruction.set_memory_base(first + base as u32);
         if indexed {

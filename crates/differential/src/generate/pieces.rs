@@ -49,7 +49,8 @@ impl Pieces {
     }
 
     fn note_flags(&mut self, instruction: &Instruction) {
-        self.undefined &= !(instruction.rflags_written() | instruction.rflags_cleared() | instruction.rflags_set());
+        self.undefined &=
+            !(instruction.rflags_written() | instruction.rflags_cleared() | instruction.rflags_set());
         self.undefined |= instruction.rflags_undefined();
     }
 
@@ -190,7 +191,9 @@ impl Pieces {
         for (piece, &next) in self.pieces.iter().zip(&starts[1..]) {
             let start = at + code.len() as u64;
             match piece {
-                Piece::Plain(instruction) => code.extend(encode(instruction, self.bits, start).unwrap_or_default()),
+                Piece::Plain(instruction) => {
+                    code.extend(encode(instruction, self.bits, start).unwrap_or_default())
+                }
                 Piece::Bytes(bytes) => code.extend(bytes),
                 Piece::Branch { opcode, wide, target } => {
                     let distance = address(*target).wrapping_sub(next) as i32;

@@ -47,7 +47,8 @@ impl Platform for Machine {
 
     fn mmio_write(&self, _vcpu: u32, at: GuestPhysAddr, data: &[u8]) {
         let mut mmio = self.mmio();
-        let place = mmio.get_mut(at.0.wrapping_sub(MMIO) as usize..).and_then(|rest| rest.get_mut(..data.len()));
+        let place =
+            mmio.get_mut(at.0.wrapping_sub(MMIO) as usize..).and_then(|rest| rest.get_mut(..data.len()));
         if let Some(bytes) = place {
             bytes.copy_from_slice(data);
         }

@@ -151,12 +151,8 @@ impl Guest {
     fn outcome(&self, stop: Option<Stop>, case: &Case, variant: Variant) -> Outcome {
         let state = self.vcpu.state();
         let memory = self.read_window(variant == Variant::Mmio);
-        let mut registers = Registers {
-            gpr: state.gpr,
-            rip: state.rip,
-            rflags: state.rflags.bits(),
-            fpu: state.fpu.clone(),
-        };
+        let mut registers =
+            Registers { gpr: state.gpr, rip: state.rip, rflags: state.rflags.bits(), fpu: state.fpu.clone() };
         let event = match stop {
             None => Event::Endless,
             Some(Stop::Kicked) if state.cpl() == 3 => Event::Endless,
@@ -177,7 +173,6 @@ impl Guest {
         let error = if Vector(vector).has_error_code() { read(48) } else { 0 };
         Event::exception(vector, error, state.cr2)
     }
-
 }
 
 /// Ends a run of the engine that lasts for seconds: a mistake, for natively

@@ -5,7 +5,8 @@
 use memory::{GuestMemory, MemoryError};
 use x86::cpuid::CpuidModel;
 use x86::{
-    Cr0, Cr4, CpuState, DescriptorTable, Efer, GuestPhysAddr, Segment, SegmentAttributes, SegmentName, Selector,
+    CpuState, Cr0, Cr4, DescriptorTable, Efer, GuestPhysAddr, Segment, SegmentAttributes, SegmentName,
+    Selector,
 };
 
 use crate::layout::{GS_BASE, PAGE, RIGHTS, Rights, WINDOW, selector};
@@ -112,7 +113,11 @@ fn gate(vector: u8) -> u128 {
     let target = UPPER + STUBS + u64::from(vector) * STUB_SIZE;
     let access: u128 = if matches!(vector, 3 | 4) { 0xee } else { 0x8e };
     let target = u128::from(target);
-    target & 0xffff | u128::from(KERNEL_CODE) << 16 | access << 40 | (target >> 16 & 0xffff) << 48 | target >> 32 << 64
+    target & 0xffff
+        | u128::from(KERNEL_CODE) << 16
+        | access << 40
+        | (target >> 16 & 0xffff) << 48
+        | target >> 32 << 64
 }
 
 /// The vector whose stub holds the linear address `rip`.

@@ -19,15 +19,8 @@ static REQUESTS: AtomicUsize = AtomicUsize::new(0);
 static ANSWERS: AtomicUsize = AtomicUsize::new(0);
 static SEEN_BY_TIMER: AtomicU64 = AtomicU64::new(0);
 
-const SIGNALS: [c_int; 7] = [
-    libc::SIGSEGV,
-    libc::SIGBUS,
-    libc::SIGFPE,
-    libc::SIGILL,
-    libc::SIGTRAP,
-    libc::SIGSYS,
-    libc::SIGVTALRM,
-];
+const SIGNALS: [c_int; 7] =
+    [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP, libc::SIGSYS, libc::SIGVTALRM];
 
 /// Between two ticks of the processor time that a sequence may use.
 const TICK_MICROSECONDS: i64 = 20_000;
@@ -245,7 +238,8 @@ fn give(control: &mut Control, signal: c_int, context: &ucontext_t) {
         let known = extended_features(image);
         let xstate_bv = if known == 3 { 3 } else { image.add(XSTATE_BV).cast::<u64>().read_unaligned() };
         copy(image, answer.xsave.as_mut_ptr(), 0, LEGACY_USED);
-        answer.xsave[XSTATE_BV..XSTATE_BV + 8].copy_from_slice(&(xstate_bv & control.xstate_bv).to_le_bytes());
+        answer.xsave[XSTATE_BV..XSTATE_BV + 8]
+            .copy_from_slice(&(xstate_bv & control.xstate_bv).to_le_bytes());
         for ([offset, size], bit) in control.components.iter().zip(super::shared::COMPONENTS) {
             if known >> bit & 1 != 0 {
                 copy(image, answer.xsave.as_mut_ptr(), *offset as usize, *size as usize);

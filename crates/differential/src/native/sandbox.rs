@@ -44,13 +44,21 @@ static FILTER: [libc::sock_filter; 12] = [
 /// # Safety
 /// Only in the child: there is no way back.
 pub(super) unsafe fn enter() -> bool {
-    let program = libc::sock_fprog { len: FILTER.len() as u16, filter: (&raw const FILTER).cast_mut().cast() };
+    let program =
+        libc::sock_fprog { len: FILTER.len() as u16, filter: (&raw const FILTER).cast_mut().cast() };
     let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the calls read the structures given and change only this process.
     unsafe {
         let core = [libc::RLIMIT_CORE as usize, (&raw const none).addr(), 0, 0, 0, 0];
         let privileges = [libc::PR_SET_NO_NEW_PRIVS as usize, 1, 0, 0, 0, 0];
-        let filter = [libc::PR_SET_SECCOMP as usize, libc::SECCOMP_MODE_FILTER as usize, (&raw const program).addr(), 0, 0, 0];
+        let filter = [
+            libc::PR_SET_SECCOMP as usize,
+            libc::SECCOMP_MODE_FILTER as usize,
+            (&raw const program).addr(),
+            0,
+            0,
+            0,
+        ];
         syscall(libc::SYS_setrlimit, core) == 0
             && syscall(libc::SYS_prctl, privileges) == 0
             && syscall(libc::SYS_prctl, filter) == 0

@@ -113,7 +113,7 @@ const EMPTY: u16 = 3;
 
 /// The full tag word: valid, zero, special or empty, by physical register.
 fn full_tags(x87: &X87State) -> u16 {
-    let top = usize::from(x87.fsw >> 11 & 7);
+    let top = top(x87);
     (0..8_usize).fold(0, |tags, physical| {
         let held = x87.ftw >> physical & 1 != 0;
         let tag = if held { tag(&x87.st[physical.wrapping_sub(top) & 7]) } else { EMPTY };
@@ -165,9 +165,22 @@ impl Cpu {
 
 /// The registers, tags included, are emptied; their contents stay.
 fn initialize(x87: &mut X87State) {
-    let st = x87.st;
+    let (st, top) = (x87.st, top(x87));
     *x87 = X87State::INIT;
     x87.st = st;
+    turn(x87, top);
+}
+
+/// The number of the physical register that is ST(0).
+fn top(x87: &X87State) -> usize {
+    usize::from(x87.fsw >> 11 & 7)
+}
+
+/// After a new status word: the physical registers stay as they are, so other
+/// ones are ST(0) to ST(7) than while `old` was the top (SDM 1 8.1.2).
+fn turn(x87: &mut X87State, old: usize) {
+    let distance = top(x87).wrapping_sub(old) & 7;
+    x87.st.rotate_left(distance);
 }
 
 fn fninit(cpu: &mut Cpu, _insn: &Insn) -> Exec {
@@ -200,8 +213,11 @@ fn fldenv(cpu: &mut Cpu, insn: &Insn) -> Exec {
     cpu.require_no_x87_exception()?;
     let layout = Layout::of(cpu, insn);
     let bytes = Area::of(cpu, insn, 1)?.read(cpu, layout.size())?;
-    layout.get(&bytes, &mut cpu.state.fpu.x87);
-    settle(&mut cpu.state.fpu.x87);
+    let x87 = &mut cpu.state.fpu.x87;
+    let old = top(x87);
+    layout.get(&bytes, x87);
+    turn(x87, old);
+    settle(x87);
     Ok(())
 }
 
