@@ -4,7 +4,7 @@
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use engine::{Callout, Platform, Stop, TraceEvent, TraceSink, TraceWhat, VcpuConfig, VcpuSignals, VcpuStats};
+use engine::{Callout, Platform, TraceEvent, TraceSink, TraceWhat, VcpuConfig, VcpuSignals, VcpuStats};
 use memory::GuestMemory;
 use x86::cpuid::CpuidModel;
 use x86::paging::Paging;
@@ -20,8 +20,6 @@ pub(crate) enum Break {
     Fault,
     /// It did a part and wants to be started again (`rep`, interrupted).
     Restart,
-    /// The vCPU must stop: [`Cpu::stop`] says why.
-    Stop,
 }
 
 /// The outcome of an instruction or a part of one.
@@ -42,8 +40,6 @@ pub(crate) struct Cpu {
     pub(crate) next_rip: u64,
     /// The exception behind [`Break::Fault`].
     pub(crate) fault: Exception,
-    /// The reason behind [`Break::Stop`].
-    pub(crate) stop: Option<Stop>,
     /// A store has hit decoded code: the running block may be stale.
     pub(crate) code_hit: bool,
     /// [`Stop::HaltedForGood`] has been told and the processor still halts.
@@ -95,7 +91,6 @@ impl Cpu {
             state,
             next_rip: 0,
             fault: Exception::UD,
-            stop: None,
             code_hit: false,
             halt_reported: false,
             debug_hits: 0,

@@ -127,7 +127,7 @@ fn is_too_long(bytes: &[u8], bitness: u32, cpuid: &CpuidModel) -> bool {
     bytes.len() == MAX_LEN
         && (1..=prefixes).any(|skipped| {
             let mut rest = Decoder::with_ip(bitness, &bytes[skipped..], 0, cpuid.decoder_options());
-            rest.decode();
+            let _ = rest.decode();
             rest.last_error() == DecoderError::NoMoreBytes
         })
 }

@@ -138,7 +138,6 @@ pub(crate) fn after_break(cpu: &mut Cpu, cause: Break) -> Result<(), Stop> {
             cpu.state.rflags.insert(Rflags::RF);
             Ok(())
         }
-        Break::Stop => Err(cpu.stop.take().unwrap_or(Stop::Kicked)),
     }
 }
 
