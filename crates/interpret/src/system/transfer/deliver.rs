@@ -85,8 +85,7 @@ fn deliver_interrupt(cpu: &mut Cpu, vector: Vector) -> Result<(), Stop> {
             Ok(())
         }
         // Interrupts are benign: the fault is delivered in their place.
-        Err(Break::Fault) => deliver(cpu, cpu.fault, Source::Fault),
-        Err(_) => Err(cpu.stop.take().unwrap_or(Stop::Kicked)),
+        Err(_) => deliver(cpu, cpu.fault, Source::Fault),
     }
 }
 
@@ -96,13 +95,9 @@ fn deliver(cpu: &mut Cpu, first: Exception, source: Source) -> Result<(), Stop> 
         announce(cpu, exception);
         let Exception { vector, error_code, .. } = exception;
         let event = Event { vector, error_code, source, return_rip: cpu.state.rip };
-        match enter(cpu, &event) {
-            Ok(()) => {
-                cpu.state.rip = cpu.next_rip;
-                return Ok(());
-            }
-            Err(Break::Fault) => {}
-            Err(_) => return Err(cpu.stop.take().unwrap_or(Stop::Kicked)),
+        if enter(cpu, &event).is_ok() {
+            cpu.state.rip = cpu.next_rip;
+            return Ok(());
         }
         // Benign faults, alignment checks say, may follow each other without
         // end, on a real processor too.
