@@ -150,7 +150,7 @@ impl Bench {
         if comparison.differences(native, &guest, &Exempt::default()).is_empty() {
             return Verdict::Same;
         }
-        let Some(exempt) = trace::exempt(&mut self.guest, case, &self.model) else {
+        let Some(exempt) = trace::exempt(&mut self.guest, case, &self.model, variant) else {
             return Verdict::Inconclusive;
         };
         let guest = self.guest.run(case, variant);

@@ -16,7 +16,7 @@ const LIMIT: usize = 4_000;
 /// What the manual leaves open in the end of `case`; None if its way is not
 /// determined at all, because it read an undefined flag or came upon an
 /// instruction that sequences may not have.
-pub(crate) fn exempt(guest: &mut Guest, case: &Case, model: &CpuidModel) -> Option<Exempt> {
+pub(crate) fn exempt(guest: &mut Guest, case: &Case, model: &CpuidModel, variant: Variant) -> Option<Exempt> {
     guest.prepare(case, Variant::Stepped);
     let mut undefined = 0;
     for _ in 0..LIMIT {
@@ -32,7 +32,7 @@ pub(crate) fn exempt(guest: &mut Guest, case: &Case, model: &CpuidModel) -> Opti
         }
         let stopped = guest.step().is_some();
         if stopped || guest.state().cpl() == 0 {
-            return Some(at_end(&instruction, undefined));
+            return Some(at_end(&instruction, undefined, variant));
         }
         if sets_flags(&instruction, &before) {
             undefined &=
@@ -84,13 +84,15 @@ fn undefined_result(instruction: &Instruction, state: &CpuState) -> bool {
     word && count & 31 > 16
 }
 
-fn at_end(last: &Instruction, undefined: u32) -> Exempt {
+fn at_end(last: &Instruction, undefined: u32, variant: Variant) -> Exempt {
     let mut exempt = Exempt { flags: rflags(undefined), ..Exempt::default() };
     // An MMX instruction that faults may already have made the x87 registers
     // its own; a call whose target is bad may have pushed its return address.
     exempt.x87 = last.cpuid_features().contains(&CpuidFeature::MMX)
         || (0..last.op_count()).any(|op| last.op_register(op).is_mm());
     exempt.memory = last.is_call_near() || last.is_call_near_indirect();
+    // Some processors write part of what these push before they fault.
+    exempt.memory |= matches!(last.mnemonic(), Mnemonic::Pusha | Mnemonic::Pushad | Mnemonic::Enter);
     // Operands of many pieces: in which order they are reached is open.
     exempt.cr2 = matches!(
         last.mnemonic(),
@@ -101,6 +103,12 @@ fn at_end(last: &Instruction, undefined: u32) -> Exempt {
             | Mnemonic::Popa
             | Mnemonic::Popad
     );
+    // A fault gives repeated comparisons the flags back that they began with,
+    // which an interrupt between two elements has changed.
+    let repeated = last.has_rep_prefix() || last.has_repne_prefix();
+    if variant == Variant::Mmio && last.is_string_instruction() && repeated {
+        exempt.flags |= Rflags::ARITHMETIC.bits();
+    }
     // A gather that faults may have done more than the elements below the one
     // that faulted (SDM 2C VPGATHERDD).
     if last.is_vsib() {

@@ -1,5 +1,6 @@
 //! The machine around the guest: the port by which it ends, memory behind
-//! MMIO, an interrupt on demand.
+//! MMIO, an interrupt on demand. Each MMIO access also brings an interrupt, so
+//! that repeated string instructions are interrupted between their elements.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -37,6 +38,7 @@ impl Platform for Machine {
     }
 
     fn mmio_read(&self, _vcpu: u32, at: GuestPhysAddr, data: &mut [u8]) {
+        self.signals.raise(Signal::Interrupt);
         let mmio = self.mmio();
         let place = mmio.get(at.0.wrapping_sub(MMIO) as usize..).and_then(|rest| rest.get(..data.len()));
         match place {
@@ -46,6 +48,7 @@ impl Platform for Machine {
     }
 
     fn mmio_write(&self, _vcpu: u32, at: GuestPhysAddr, data: &[u8]) {
+        self.signals.raise(Signal::Interrupt);
         let mut mmio = self.mmio();
         let place =
             mmio.get_mut(at.0.wrapping_sub(MMIO) as usize..).and_then(|rest| rest.get_mut(..data.len()));

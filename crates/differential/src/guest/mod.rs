@@ -26,7 +26,8 @@ pub enum Variant {
     Whole,
     /// Instruction by instruction.
     Stepped,
-    /// Data, read-only and stack pages are memory-mapped I/O.
+    /// Data, read-only and stack pages are memory-mapped I/O, and each access
+    /// brings an interrupt.
     Mmio,
     /// An interrupt arrives at every instruction boundary.
     Interrupted,
