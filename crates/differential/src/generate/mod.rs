@@ -148,3 +148,37 @@ fn place(pieces: Pieces, rng: &mut Rng, seed: u64) -> Case {
     let code = pieces.encode(at);
     Case { bits, seed, plain: Plain::default(), at, code }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::host_model;
+
+    #[test]
+    fn a_seed_always_gives_the_same_sequence() {
+        let generator = Generator::new(&host_model());
+        assert_eq!(generator.sequence(3, Bits::B64), generator.sequence(3, Bits::B64));
+        assert_ne!(generator.sequence(3, Bits::B64).code, generator.sequence(4, Bits::B64).code);
+    }
+
+    #[test]
+    fn sequences_hold_nothing_that_shows_the_host() {
+        let model = host_model();
+        let generator = Generator::new(&model);
+        for bits in [Bits::B64, Bits::B32] {
+            let cases = (0..300).map(|seed| generator.sequence(seed, bits));
+            let all: Vec<Instruction> = cases.flat_map(|case| case.instructions()).collect();
+            assert!(all.len() > 1000);
+            assert!(all.iter().all(|instruction| permitted(instruction, &model)));
+        }
+    }
+
+    #[test]
+    fn the_forms_cover_every_group_that_any_host_has() {
+        let generator = Generator::new(&host_model());
+        assert!(generator.forms(Bits::B64).all().count() > 1000);
+        let has = |code| generator.forms(Bits::B64).all().any(|form| form == code);
+        assert!(has(Code::Add_rm64_r64) && has(Code::Fadd_m64fp) && has(Code::Addps_xmm_xmmm128));
+        assert!(!has(Code::Syscall) && !has(Code::Rdtsc) && !has(Code::Cpuid));
+    }
+}
