@@ -49,18 +49,19 @@ fn shell(debian: &Debian) -> Result<(), Failed> {
 /// Asks the guest for its clock twice, a minute of the host's time apart.
 fn clock(debian: &Debian) -> Result<(), Failed> {
     let mut run = interactive(debian)?;
-    let mut ask = |mark: &str| -> Result<(Instant, f64), Failed> {
-        run.type_in(&format!("read up rest < /proc/uptime; echo {mark}=$up.\n"))?;
-        run.wait_for(&format!("\n{mark}="))?;
+    // The command does not contain what its answer ends with.
+    let mut ask = |number: u32| -> Result<(Instant, f64), Failed> {
+        run.type_in(&format!("read up rest < /proc/uptime; echo clock=$up=$((1000 + {number}))\n"))?;
+        let end = format!("={}\r\n", 1000 + number);
+        run.wait_for(&end)?;
         let at = Instant::now();
-        run.wait_for(".\r\n")?;
-        let answer = run.said.rsplit(&format!("\n{mark}=")).next().unwrap_or_default();
-        let seconds = answer.split(".\r").next().unwrap_or_default();
-        Ok((at, seconds.parse().map_err(|_| run.complaint("gave no time"))?))
+        let answer =
+            run.said.split(&end).next().and_then(|said| said.rsplit("clock=").next()).unwrap_or_default();
+        Ok((at, answer.parse().map_err(|_| run.complaint("gave no time"))?))
     };
-    let (host_start, guest_start) = ask("first")?;
+    let (host_start, guest_start) = ask(1)?;
     thread::sleep(CLOCK_SPAN);
-    let (host_end, guest_end) = ask("second")?;
+    let (host_end, guest_end) = ask(2)?;
     let host = (host_end - host_start).as_secs_f64();
     let error = ((guest_end - guest_start) / host - 1.0).abs();
     // /proc/uptime counts hundredths; the answer takes a moment to be typed.
