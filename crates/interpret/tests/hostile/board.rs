@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use engine::{Engine, Hypercall, MsrFault, Platform, Signal, Stop, Vcpu, VcpuConfig, VcpuSignals};
@@ -13,10 +13,13 @@ use x86::{GuestPhysAddr, Vector};
 
 use crate::dice::Dice;
 
-/// Where the bench has ROM, full of NOPs.
+/// Where the bench has ROM: NOPs first, then entries of page tables that lead
+/// to themselves.
 pub(crate) const ROM: u64 = 0xffff_0000;
+/// The page tables in ROM.
+pub(crate) const ROM_TABLES: u64 = ROM + 0x8000;
 /// Bytes of ROM.
-pub(crate) const ROM_SIZE: usize = 0x1_0000;
+const ROM_SIZE: usize = 0x1_0000;
 /// How long after a kick a vCPU may stay inside before it counts as hung.
 const HANG: Duration = Duration::from_secs(15);
 
@@ -26,6 +29,8 @@ pub(crate) struct Board {
     pub(crate) signals: Arc<VcpuSignals>,
     /// Whether devices interrupt.
     pub(crate) restless: AtomicBool,
+    /// Whether HLT waits for a signal rather than being disturbed.
+    pub(crate) patient: AtomicBool,
     /// Bytes that instruction fetches and loads from devices find, by the low
     /// bits of their address; random if there are none.
     pub(crate) device: Mutex<Vec<u8>>,
@@ -39,6 +44,7 @@ impl Board {
         Self {
             signals,
             restless: AtomicBool::new(false),
+            patient: AtomicBool::new(false),
             device: Mutex::new(Vec::new()),
             port_accesses: AtomicU64::new(0),
             dice: Mutex::new(Dice::new(seed)),
@@ -124,8 +130,11 @@ impl Platform for Board {
         call.rax & 1 == 0
     }
 
-    /// Nobody sleeps here: whoever halts is woken or stopped.
+    /// Nobody sleeps here unless asked to: whoever halts is woken or stopped.
     fn halt(&self, _vcpu: u32) {
+        if self.patient.load(Ordering::Relaxed) {
+            return self.signals.wait(None);
+        }
         if self.signals.pending() == 0 {
             let signal = match self.roll() & 7 {
                 0 | 1 => Signal::Interrupt,
@@ -140,7 +149,12 @@ impl Platform for Board {
 }
 
 /// The processor: everything that this host can do.
-pub(crate) fn processor() -> CpuidModel {
+pub(crate) fn processor() -> &'static Arc<CpuidModel> {
+    static MODEL: OnceLock<Arc<CpuidModel>> = OnceLock::new();
+    MODEL.get_or_init(|| Arc::new(detect()))
+}
+
+fn detect() -> CpuidModel {
     let host = |leaf, subleaf| {
         let answer = std::arch::x86_64::__cpuid_count(leaf, subleaf);
         CpuidResult { eax: answer.eax, ebx: answer.ebx, ecx: answer.ecx, edx: answer.edx }
@@ -161,13 +175,14 @@ pub(crate) struct Rig {
 impl Rig {
     /// A machine with `size` bytes of RAM and some ROM below 4 GiB.
     pub(crate) fn new(seed: u64, size: u64) -> Self {
-        let rom = vec![0x90; ROM_SIZE];
+        let mut rom = vec![0x90; ROM_SIZE / 2];
+        rom.extend((ROM_TABLES | 7).to_le_bytes().repeat(ROM_SIZE / 16));
         let memory = GuestMemory::with_rom(size, &[(GuestPhysAddr(ROM), &rom)]).expect("guest memory");
         let signals = Arc::new(VcpuSignals::default());
         let config = VcpuConfig {
             id: 0,
             memory: memory.clone(),
-            cpuid: Arc::new(processor()),
+            cpuid: Arc::clone(processor()),
             signals: Arc::clone(&signals),
             trace: None,
         };
@@ -212,6 +227,14 @@ impl Rig {
             self.calm();
             (stop, end.saturating_duration_since(kicked))
         })
+    }
+}
+
+impl Rig {
+    /// Writes `code` to [`CODE`](crate::world::CODE) and sets the state.
+    pub(crate) fn load(&mut self, state: &x86::CpuState, code: &[u8]) {
+        self.write(crate::world::CODE, code);
+        self.vcpu.set_state(state);
     }
 }
 

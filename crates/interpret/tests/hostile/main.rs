@@ -4,9 +4,13 @@
 #![allow(missing_docs, reason = "a test")]
 
 mod board;
+mod devices;
 mod dice;
+mod endings;
+mod growth;
 mod noise;
 mod program;
+mod tables;
 mod world;
 
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};

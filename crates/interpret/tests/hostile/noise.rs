@@ -10,7 +10,7 @@ use crate::program;
 use crate::world::{CODE, RAM, Start};
 
 /// Instructions in every mode.
-const INSTRUCTIONS: u64 = 1_000_000;
+const INSTRUCTIONS: u64 = 1_200_000;
 /// The most instructions of one round that count: a loop is not random code.
 const COUNTED: u64 = 256;
 /// Rounds between two complete sets of tables.

@@ -24,6 +24,9 @@ pub(crate) const HANDLERS: u64 = 0x9000;
 pub(crate) const TABLES: u64 = 0x1_0000;
 const PDPT: u64 = TABLES + 0x1000;
 const DIRECTORY: u64 = TABLES + 0x2000;
+/// What PAE paging loads from [`PAE_PDPT`].
+pub(crate) const PDPTES: [u64; 4] =
+    [DIRECTORY + 1, DIRECTORY + 0x1001, DIRECTORY + 0x2001, DIRECTORY + 0x3001];
 /// The table for the first 2 MiB, with 4 KiB pages.
 const PAGES: u64 = TABLES + 0x6000;
 pub(crate) const PAE_PDPT: u64 = TABLES + 0x7000;
@@ -65,6 +68,8 @@ const TSS16: u16 = 0xa0;
 const CODE_ODD: u16 = 0xa8;
 const DATA_ODD: u16 = 0xb0;
 const STACK_DOWN: u16 = 0xb8;
+/// 16-bit code that begins at [`CODE`].
+const CODE16: u16 = 0xc0;
 
 /// An 8-byte descriptor; `flags` are G, D/B, L and AVL.
 pub(crate) const fn descriptor(base: u64, limit: u64, access: u64, flags: u64) -> u64 {
@@ -106,6 +111,11 @@ impl Start {
         matches!(self.mode, Mode::Compatibility | Mode::Long64)
     }
 
+    /// Orderly tables in `mode` at `ring`.
+    pub(crate) const fn orderly(mode: Mode, ring: u8) -> Self {
+        Self { mode, ring, segmented: false, orderly: true }
+    }
+
     /// The state in which code at [`CODE`] begins.
     pub(crate) fn state(self, dice: &mut Dice) -> x86::CpuState {
         let mut state = x86::CpuState::reset();
@@ -125,7 +135,7 @@ impl Start {
         };
         state.tr = system(TSS_SELECTOR, TSS, 0x2089, 0x8b);
         state.ldtr = system(LDT_SELECTOR, LDT, 0xff, 0x82);
-        state.rip = if matches!(self.mode, Mode::Real | Mode::Virtual8086) { 0 } else { CODE };
+        state.rip = if self.bitness() == 16 { 0 } else { CODE };
         if self.segmented {
             state.rip = CODE - 0x1000;
         }
@@ -133,6 +143,27 @@ impl Start {
         state.set_reg(Gpr::Rsp, stack);
         if !self.orderly {
             spoil(dice, &mut state);
+        }
+        state
+    }
+
+    /// The same without surprises: empty registers, paging only where the mode
+    /// demands it; the tables are written too.
+    pub(crate) fn plain(self, rig: &Rig) -> x86::CpuState {
+        let mut dice = Dice::new(0);
+        self.write(&mut dice, rig);
+        let drawn = self.state(&mut dice);
+        let mut state = x86::CpuState { gpr: [0; 16], ..drawn.clone() };
+        state.set_reg(Gpr::Rsp, drawn.reg(Gpr::Rsp));
+        state.rflags = Rflags::FIXED | drawn.rflags & Rflags::VM;
+        (state.dr, state.dr7) = ([0; 4], Dr7::FIXED);
+        state.fpu = x86::FpuState { x87: X87State::INIT, ..x86::FpuState::RESET };
+        let needed = if self.long() { Cr0::PG | Cr0::PE } else { Cr0::PE };
+        state.cr0 = Cr0::ET | Cr0::NE | drawn.cr0 & needed;
+        state.cr4 = (Cr4::OSFXSR | Cr4::OSXMMEXCPT | Cr4::OSXSAVE) & processor().features().cr4();
+        if self.long() {
+            state.cr4 |= Cr4::PAE;
+            state.cr3 = TABLES;
         }
         state
     }
@@ -152,8 +183,8 @@ impl Start {
                 return;
             }
             _ if self.segmented => (CODE_ODD, DATA_ODD, STACK_DOWN),
-            Mode::Protected16 if user => (UCODE16, UDATA16, UDATA16),
-            Mode::Protected16 => (KCODE16, KDATA16, KDATA16),
+            Mode::Protected16 if user => (CODE16, UDATA16, UDATA16),
+            Mode::Protected16 => (CODE16, KDATA16, KDATA16),
             Mode::Long64 if user => (UCODE64, UDATA32, UDATA32),
             Mode::Long64 => (KCODE64, KDATA32, KDATA32),
             _ if user => (UCODE32, UDATA32, UDATA32),
@@ -166,9 +197,6 @@ impl Start {
         state.segments = [load(data); 6];
         *state.segment_mut(SegmentName::Cs) = load(code);
         *state.segment_mut(SegmentName::Ss) = load(stack);
-        if self.mode == Mode::Protected16 {
-            state.segment_mut(SegmentName::Cs).limit = 0xf_ffff;
-        }
     }
 
     fn control(self, dice: &mut Dice, state: &mut x86::CpuState) {
@@ -199,7 +227,7 @@ impl Start {
             if dice.one_in(2) {
                 state.cr4 |= Cr4::PAE;
                 state.cr3 = PAE_PDPT;
-                state.pdpte = [0, 1, 2, 3].map(|i| DIRECTORY + 0x1000 * i + 1);
+                state.pdpte = PDPTES;
             }
         }
         if dice.one_in(3) {
@@ -309,6 +337,7 @@ fn global_descriptors(ring: u8) -> impl Iterator<Item = (u16, u64)> {
         (CODE_ODD, descriptor(0x1000, 0x7_ffff, 0x9a | dpl, 4)),
         (DATA_ODD, descriptor(DATA - 0x123, 0x1_2345, 0x92 | dpl, 4)),
         (STACK_DOWN, descriptor(0, 0xf, 0x96 | dpl, 0xc)),
+        (CODE16, descriptor(CODE, 0xffff, 0x9a | dpl, 0)),
     ]
     .into_iter()
 }

@@ -1,0 +1,104 @@
+//! Guests that want all of the host's memory: code that changes, code that is
+//! never the same, code that overlaps itself.
+
+use std::time::Duration;
+
+use engine::{Mode, Stop};
+use x86::Gpr;
+
+use crate::board::Rig;
+use crate::world::{CODE, MMIO, RAM, Start};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Bytes of this process that are in memory.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("procfs");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
+    line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("a number") << 10
+}
+
+/// Runs `body`, in which the process may grow by `mebibytes`.
+fn bounded(mebibytes: u64, body: impl FnOnce()) {
+    let _alone = crate::alone();
+    let before = resident();
+    body();
+    let grown = resident().saturating_sub(before) >> 20;
+    assert!(grown < mebibytes, "the process has grown by {grown} MiB");
+}
+
+/// Counts up in the immediate of an instruction: the products of 3 with 1 to
+/// `count` are summed in EBX.
+fn rewriting_loop(count: u32) -> Rig {
+    let mut rig = Rig::new(1, RAM);
+    let mut state = Start::orderly(Mode::Long64, 0).plain(&rig);
+    state.set_reg(Gpr::Rcx, 3);
+    state.set_reg(Gpr::Rdi, CODE + 4);
+    state.set_reg(Gpr::Rdx, count.into());
+    let code = [
+        0xff, 0x07, // inc dword [rdi]
+        0x69, 0xc1, 0, 0, 0, 0, // imul eax, ecx, imm32
+        0x01, 0xc3, // add ebx, eax
+        0xff, 0xca, 0x75, 0xf2, // dec edx; jnz
+        0xf4,
+    ];
+    rig.load(&state, &code);
+    rig
+}
+
+fn sum_of_products(count: u32) -> u64 {
+    (1..=count).fold(0_u32, |sum, i| sum.wrapping_add(i.wrapping_mul(3))).into()
+}
+
+#[test]
+fn code_that_rewrites_itself_stays_right_and_small() {
+    bounded(200, || {
+        // More distinct instructions than there is room for host code.
+        const COUNT: u32 = 700_000;
+        let mut rig = rewriting_loop(COUNT);
+        assert_eq!(rig.run_for(LIMIT).0, Stop::HaltedForGood);
+        let state = rig.vcpu.state();
+        assert_eq!((state.reg(Gpr::Rdx), state.reg(Gpr::Rbx)), (0, sum_of_products(COUNT)));
+    });
+}
+
+/// A block at every offset of many pages, each as long as blocks get.
+#[test]
+fn overlapping_blocks_do_not_pile_up() {
+    bounded(400, || {
+        const PAGES: u64 = 64;
+        let mut rig = Rig::new(1, RAM);
+        let mut state = Start::orderly(Mode::Long64, 0).plain(&rig);
+        let start = 0x10_0000;
+        rig.write(start, &vec![0x90; (PAGES as usize + 1) << 12]);
+        for offset in 0..PAGES << 12 {
+            state.rip = start + offset;
+            rig.vcpu.set_state(&state);
+            assert_eq!(rig.vcpu.step(&rig.board), None);
+        }
+    });
+}
+
+/// Instructions from a device, never the same: nothing can be remembered.
+#[test]
+fn code_from_devices_runs_and_stays_small() {
+    bounded(200, || {
+        let mut rig = Rig::new(1, RAM);
+        let mut state = Start::orderly(Mode::Long64, 0).plain(&rig);
+        state.rip = MMIO;
+        rig.board.device.lock().unwrap().extend([0xff, 0xc0, 0x90, 0xeb, 0xfb, 0x90, 0x90, 0x90]);
+        rig.vcpu.set_state(&state);
+        assert_eq!(rig.run_for(Duration::from_millis(100)).0, Stop::Kicked);
+        assert!(rig.vcpu.state().reg(Gpr::Rax) > 100);
+        rig.board.device.lock().unwrap().clear();
+        for _ in 0..20_000 {
+            rig.vcpu.set_state(&state);
+            for _ in 0..8 {
+                if rig.vcpu.step(&rig.board).is_some() {
+                    break;
+                }
+            }
+            rig.calm();
+        }
+    });
+}
