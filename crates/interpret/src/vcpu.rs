@@ -181,15 +181,16 @@ fn deliver_interrupts(cpu: &mut Cpu) -> Result<(), Stop> {
         cpu.state.activity = Activity::Running;
         return system::deliver_nmi(cpu);
     }
-    if cpu.signals.is_pending(Signal::Interrupt) && system::interrupts_allowed(cpu) {
-        if let Some(vector) = cpu.platform().interrupt_acknowledge(cpu.id) {
-            cpu.state.activity = Activity::Running;
-            cpu.stats.count(Callout::Interrupt);
-            if cpu.tracing.exceptions {
-                cpu.report(&TraceEvent::Interrupt { rip: cpu.state.rip, vector: vector.0 });
-            }
-            return system::deliver_external(cpu, vector);
+    if cpu.signals.is_pending(Signal::Interrupt)
+        && system::interrupts_allowed(cpu)
+        && let Some(vector) = cpu.platform().interrupt_acknowledge(cpu.id)
+    {
+        cpu.state.activity = Activity::Running;
+        cpu.stats.count(Callout::Interrupt);
+        if cpu.tracing.exceptions {
+            cpu.report(&TraceEvent::Interrupt { rip: cpu.state.rip, vector: vector.0 });
         }
+        return system::deliver_external(cpu, vector);
     }
     Ok(())
 }

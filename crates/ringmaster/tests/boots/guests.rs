@@ -10,7 +10,7 @@ use ringmaster::fetch::fetch_packages;
 use ringmaster::packages::Request;
 
 /// A file of a package, or why it cannot be had.
-pub type Fetched = Result<PathBuf, String>;
+pub(crate) type Fetched = Result<PathBuf, String>;
 
 fn fetch(package: &str, architecture: &str, pattern: &str) -> Fetched {
     let request = Request::new(package, architecture, pattern).map_err(|error| error.to_string())?;
@@ -22,9 +22,9 @@ fn fetch(package: &str, architecture: &str, pattern: &str) -> Fetched {
 }
 
 /// The kernel and the initramfs of one architecture.
-pub struct Debian {
-    pub kernel: PathBuf,
-    pub initramfs: PathBuf,
+pub(crate) struct Debian {
+    pub(crate) kernel: PathBuf,
+    pub(crate) initramfs: PathBuf,
 }
 
 impl Debian {
@@ -37,12 +37,12 @@ impl Debian {
     }
 
     /// Arguments that run `command` in it and power off.
-    pub fn run(&self, command: &str) -> Vec<String> {
+    pub(crate) fn run(&self, command: &str) -> Vec<String> {
         self.run_kernel(&self.kernel, command)
     }
 
     /// The same with another kernel file.
-    pub fn run_kernel(&self, kernel: &Path, command: &str) -> Vec<String> {
+    pub(crate) fn run_kernel(&self, kernel: &Path, command: &str) -> Vec<String> {
         let cmdline = format!("console=ttyS0 quiet ringmaster.exec=\"{command}\"");
         let path = |path: &Path| path.display().to_string();
         [
@@ -74,18 +74,18 @@ fn archive(busybox: &Path, architecture: &str) -> Result<PathBuf, String> {
 }
 
 /// A file of this test run.
-pub fn scratch(name: &str) -> PathBuf {
+pub(crate) fn scratch(name: &str) -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join(name)
 }
 
 /// Debian amd64 with the cloud kernel.
-pub static AMD64: LazyLock<Result<Debian, String>> =
+pub(crate) static AMD64: LazyLock<Result<Debian, String>> =
     LazyLock::new(|| Debian::new("amd64", "linux-image-cloud-amd64"));
 
 /// Debian i386 with the PAE kernel.
-pub static I386: LazyLock<Result<Debian, String>> =
+pub(crate) static I386: LazyLock<Result<Debian, String>> =
     LazyLock::new(|| Debian::new("i386", "linux-image-686-pae"));
 
 /// SeaBIOS.
-pub static SEABIOS: LazyLock<Fetched> =
+pub(crate) static SEABIOS: LazyLock<Fetched> =
     LazyLock::new(|| fetch("seabios", "amd64", "usr/share/seabios/bios-256k.bin"));

@@ -18,7 +18,7 @@ const CLOCK_SPAN: Duration = Duration::from_secs(60);
 const IDLE_SHARE: f64 = 0.02;
 const IDLE_SPAN: Duration = Duration::from_secs(20);
 
-pub fn tests() -> Vec<Trial> {
+pub(crate) fn tests() -> Vec<Trial> {
     vec![
         needing("a_shell_is_typed_at_and_powers_off", &AMD64, shell),
         needing("the_guests_clock_follows_the_hosts", &AMD64, clock),

@@ -9,20 +9,22 @@ use std::time::{Duration, Instant};
 use libtest_mimic::Failed;
 
 /// No boot takes longer, even on a busy machine.
-pub const LIMIT: Duration = Duration::from_secs(400);
+pub(crate) const LIMIT: Duration = Duration::from_secs(400);
 
 /// A run of `ringmaster`.
-pub struct Run {
+pub(crate) struct Run {
     child: Child,
     input: ChildStdin,
     chunks: Receiver<Vec<u8>>,
     /// Everything that it has said on both outputs.
-    pub said: String,
+    pub(crate) said: String,
 }
 
 impl Run {
     /// Starts `ringmaster` with `args`.
-    pub fn start<I: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = I>) -> Result<Self, Failed> {
+    pub(crate) fn start<I: AsRef<std::ffi::OsStr>>(
+        args: impl IntoIterator<Item = I>,
+    ) -> Result<Self, Failed> {
         let mut child = Command::new(env!("CARGO_BIN_EXE_ringmaster"))
             .args(args)
             .stdin(Stdio::piped())
@@ -46,17 +48,17 @@ impl Run {
     }
 
     /// The process's number.
-    pub fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
     /// Types on the guest's console.
-    pub fn type_in(&mut self, text: &str) -> Result<(), Failed> {
+    pub(crate) fn type_in(&mut self, text: &str) -> Result<(), Failed> {
         Ok(self.input.write_all(text.as_bytes())?)
     }
 
     /// Waits until it has said `marker`.
-    pub fn wait_for(&mut self, marker: &str) -> Result<(), Failed> {
+    pub(crate) fn wait_for(&mut self, marker: &str) -> Result<(), Failed> {
         let end = Instant::now() + LIMIT;
         while !self.said.contains(marker) {
             let left = end.saturating_duration_since(Instant::now());
@@ -69,7 +71,7 @@ impl Run {
     }
 
     /// Waits for its end.
-    pub fn finish(&mut self) -> Result<ExitStatus, Failed> {
+    pub(crate) fn finish(&mut self) -> Result<ExitStatus, Failed> {
         let end = Instant::now() + LIMIT;
         loop {
             while let Ok(chunk) = self.chunks.try_recv() {
@@ -89,7 +91,7 @@ impl Run {
     }
 
     /// Waits for its end, which must be with `status`.
-    pub fn finish_with(&mut self, status: i32) -> Result<(), Failed> {
+    pub(crate) fn finish_with(&mut self, status: i32) -> Result<(), Failed> {
         let found = self.finish()?;
         if found.code() == Some(status) {
             return Ok(());
@@ -98,7 +100,7 @@ impl Run {
     }
 
     /// `what` went wrong, with all that was said.
-    pub fn complaint(&self, what: &str) -> Failed {
+    pub(crate) fn complaint(&self, what: &str) -> Failed {
         let said = &self.said;
         Failed::from(format!("it {what}; it said:\n{said}"))
     }

@@ -1,7 +1,7 @@
 //! The boot matrix: each system to its marker.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use libtest_mimic::{Failed, Trial};
 use ringmaster::demo::cpio::Archive;
@@ -10,7 +10,7 @@ use crate::guests::{AMD64, Debian, I386, SEABIOS, scratch};
 use crate::process::Run;
 
 /// A test that needs something which may not be had here.
-pub fn needing<T: Sync + Send + 'static>(
+pub(crate) fn needing<T: Sync + Send + 'static>(
     name: &str,
     needed: &'static Result<T, String>,
     test: impl FnOnce(&T) -> Result<(), Failed> + Send + 'static,
@@ -23,14 +23,14 @@ pub fn needing<T: Sync + Send + 'static>(
     }
 }
 
-pub fn tests() -> Vec<Trial> {
+pub(crate) fn tests() -> Vec<Trial> {
     vec![
         Trial::test("the_embedded_guest_sees_nothing_but_hardware", embedded),
         needing("debian_amd64_boots_to_its_shell", &AMD64, |debian| to_shell(debian, "x86_64")),
         needing("debian_i386_boots_to_its_shell", &I386, |debian| to_shell(debian, "i686")),
         needing("debian_amd64_boots_by_pvh", &AMD64, by_pvh),
         needing("several_initrds_are_joined", &AMD64, several_initrds),
-        needing("seabios_reaches_its_boot_menu", &SEABIOS, seabios),
+        needing("seabios_reaches_its_boot_menu", &SEABIOS, |bios| seabios(bios)),
     ]
 }
 
@@ -74,7 +74,7 @@ fn several_initrds(debian: &Debian) -> Result<(), Failed> {
     run.finish_with(0)
 }
 
-fn seabios(bios: &PathBuf) -> Result<(), Failed> {
+fn seabios(bios: &Path) -> Result<(), Failed> {
     let bios = bios.display().to_string();
     let mut run = Run::start(["run", "--engine", "interpret", "--firmware", &bios, "--timeout", "60"])?;
     run.wait_for("Press ESC for boot menu")?;
