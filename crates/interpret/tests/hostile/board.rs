@@ -1,5 +1,6 @@
 //! A machine that answers everything and helps nobody.
 
+use std::io::Write;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -49,6 +50,12 @@ impl Board {
             port_accesses: AtomicU64::new(0),
             dice: Mutex::new(Dice::new(seed)),
         }
+    }
+
+    /// Begins another sequence of answers, with empty hands.
+    pub(crate) fn reseed(&self, seed: u64) {
+        *self.dice.lock().unwrap_or_else(PoisonError::into_inner) = Dice::new(seed);
+        self.device.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     fn roll(&self) -> u64 {
@@ -215,8 +222,7 @@ impl Rig {
                 let kicked = Instant::now();
                 signals.raise(Signal::Exit);
                 if ended.recv_timeout(HANG) == Err(RecvTimeoutError::Timeout) {
-                    eprintln!("a vCPU did not obey Signal::Exit for {HANG:?}");
-                    std::process::abort();
+                    give_up(&format!("a vCPU did not obey Signal::Exit for {HANG:?}"));
                 }
                 kicked
             });
@@ -236,6 +242,13 @@ impl Rig {
         self.write(crate::world::CODE, code);
         self.vcpu.set_state(state);
     }
+}
+
+/// Nothing can stop a vCPU that hangs but the end of the process; the test
+/// framework must not keep the reason for itself.
+fn give_up(why: &str) -> ! {
+    let _ = writeln!(std::io::stderr(), "{why}");
+    std::process::abort()
 }
 
 /// Kicks a vCPU again and again, and ends the process if that does not help.
@@ -259,8 +272,7 @@ impl Kicker {
                 if now != last {
                     (last, since) = (now, Instant::now());
                 } else if since.elapsed() > HANG {
-                    eprintln!("{name}: hung in round {now}");
-                    std::process::abort();
+                    give_up(&format!("{name}: hung in round {now}"));
                 }
             }
         });

@@ -8,6 +8,7 @@ mod devices;
 mod dice;
 mod endings;
 mod growth;
+mod harness;
 mod noise;
 mod program;
 mod tables;

@@ -3,11 +3,15 @@
 use std::time::Duration;
 
 use engine::Mode;
+use x86::{
+    Activity, CpuState, Cr0, Cr4, Dr6, Dr7, Efer, InterruptShadow, Rflags, Segment, SegmentAttributes,
+    Selector, Xcr0,
+};
 
 use crate::board::{Kicker, Rig};
 use crate::dice::Dice;
 use crate::program;
-use crate::world::{CODE, RAM, Start};
+use crate::world::{CODE, RAM, Start, interesting};
 
 /// Instructions in every mode.
 const INSTRUCTIONS: u64 = 1_200_000;
@@ -87,6 +91,68 @@ fn round(dice: &mut Dice, rig: &mut Rig, start: Start) -> u64 {
         }
     }
     (rig.vcpu.stats().instructions - before).min(COUNTED)
+}
+
+/// States that no processor can get into, as a damaged snapshot may hold them.
+#[test]
+fn states_full_of_nonsense() {
+    let _shared = crate::shared();
+    let mut dice = Dice::new(31);
+    let mut rig = Rig::new(dice.next(), RAM);
+    let kicker = Kicker::new(&rig.board.signals, KICK, "states full of nonsense".to_owned());
+    for round in 0..20_000 {
+        kicker.round(round);
+        let start = choose(&mut dice, Mode::ALL[round as usize % Mode::ALL.len()]);
+        if round % TABLES_LAST == 0 {
+            start.write(&mut dice, &rig);
+        }
+        let mut code = [0; 0x80];
+        program::fill(&mut dice, start.bitness(), &mut code);
+        let mut state = start.state(&mut dice);
+        nonsense(&mut dice, &mut state);
+        rig.calm();
+        rig.load(&state, &code);
+        for _ in 0..8 {
+            if rig.vcpu.step(&rig.board).is_some() {
+                break;
+            }
+        }
+        rig.vcpu.run(&rig.board);
+    }
+}
+
+/// Replaces a few items by anything.
+fn nonsense(dice: &mut Dice, state: &mut CpuState) {
+    for _ in 0..1 + dice.below(4) {
+        let value = interesting(dice);
+        let any = dice.next();
+        let segment = Segment {
+            base: value,
+            limit: any as u32,
+            selector: Selector((any >> 32) as u16),
+            attributes: SegmentAttributes::from_bits((any >> 48) as u16),
+        };
+        match dice.below(18) {
+            0 => state.rip = value,
+            1 => state.rflags = Rflags::from_bits_retain(any),
+            2 => state.cr0 = Cr0::from_bits_retain(any),
+            3 => state.cr4 = Cr4::from_bits_retain(any),
+            4 => state.efer = Efer::from_bits_retain(any),
+            5 => state.cr3 = value,
+            6 => state.pdpte = [value, any, value | 1, any | 1],
+            7 => state.xcr0 = Xcr0::from_bits_retain(any),
+            8 => (state.dr7, state.dr) = (Dr7::from_bits_retain(any), [value; 4]),
+            9 => state.tr = segment,
+            10 => state.ldtr = segment,
+            11 => state.fpu.mxcsr = any as u32,
+            12 => (state.fpu.x87.fcw, state.fpu.x87.fsw) = (any as u16, (any >> 16) as u16),
+            13 => state.fpu.pkru = any as u32,
+            14 => state.activity = dice.pick(&[Activity::Halted, Activity::WaitForSipi, Activity::Shutdown]),
+            15 => state.interrupt_shadow = dice.pick(&[InterruptShadow::Sti, InterruptShadow::MovSs]),
+            16 => (state.nmi_pending, state.dr6) = (any & 1 != 0, Dr6::from_bits_retain(any)),
+            _ => state.segments[dice.below(6) as usize] = segment,
+        }
+    }
 }
 
 #[test]

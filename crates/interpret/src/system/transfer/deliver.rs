@@ -101,7 +101,8 @@ fn deliver(cpu: &mut Cpu, first: Exception, source: Source) -> Result<(), Stop> 
         }
         // Benign faults, alignment checks say, may follow each other without
         // end, on a real processor too.
-        if cpu.signals.is_pending(Signal::Exit) {
+        let benign = cpu.fault.vector.class() == ExceptionClass::Benign;
+        if benign && cpu.signals.is_pending(Signal::Exit) {
             return Err(Stop::Kicked);
         }
         source = Source::Fault;
