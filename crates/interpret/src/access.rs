@@ -29,12 +29,10 @@ macro_rules! value {
             fn put(self, bytes: &mut [u8]) {
                 bytes[..size_of::<$ty>()].copy_from_slice(&self.to_le_bytes());
             }
-            #[allow(clippy::allow_attributes, reason = "one of the four casts is from u64")]
             #[allow(clippy::unnecessary_cast, reason = "one of the four casts is from u64")]
             fn to_u64(self) -> u64 {
                 self as u64
             }
-            #[allow(clippy::allow_attributes, reason = "one of the four casts is to u64")]
             #[allow(clippy::unnecessary_cast, reason = "one of the four casts is to u64")]
             fn truncate(value: u64) -> Self {
                 value as $ty
@@ -177,7 +175,7 @@ impl Cpu {
 
     /// Alignment checks and data breakpoints, for the views that want them.
     fn check_access(&mut self, view: View, lin: u64, size: u64, write: bool) -> Exec {
-        if view == View::UserAligned && size > 1 && !lin.is_multiple_of(size.min(16)) {
+        if view == View::UserAligned && !lin.is_multiple_of(alignment(size)) {
             return Err(self.raise(Exception::with_code(Vector::AC, 0)));
         }
         if view.watches() {
@@ -194,9 +192,17 @@ impl Cpu {
         if size <= in_first {
             return Ok(Places { first, second: None });
         }
-        let next = lin.wrapping_add(in_first) & if self.state.long_mode() { u64::MAX } else { 0xffff_ffff };
+        let next = self.next_page(lin.wrapping_add(in_first));
         let second = self.place(view, next, write)?;
         Ok(Places { first, second: Some(second) })
+    }
+
+    /// A page that an access goes on to. Outside 64-bit mode it wraps at 4 GiB,
+    /// unless the processor itself reads a table in the upper half of IA-32e
+    /// mode's address space.
+    fn next_page(&self, lin: u64) -> u64 {
+        let narrow = !self.state.long_mode() || !self.long && lin == 1 << 32;
+        if narrow { lin & 0xffff_ffff } else { lin }
     }
 
     /// Translates one address and remembers the page if that is allowed.
@@ -266,6 +272,22 @@ impl Cpu {
             self.fault = Exception::ss(0);
         }
         cause
+    }
+}
+
+/// The alignment that is checked for an operand of `size` bytes (SDM 3A table
+/// 6-7). Vectors of more than 8 bytes are either allowed anywhere or
+/// misaligned whatever EFLAGS.AC says, which is #GP (SDM 2A tables 2-18 to
+/// 2-21).
+const fn alignment(size: u64) -> u64 {
+    match size {
+        // Environment and state of the x87 with 16-bit and 32-bit fields.
+        14 | 94 => 2,
+        28 | 108 => 4,
+        // A number of double extended precision, or of packed BCD.
+        10 => 8,
+        2 | 4 | 8 => size,
+        _ => 1,
     }
 }
 

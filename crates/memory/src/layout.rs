@@ -9,8 +9,9 @@ pub const LOW_RAM_END: u64 = 0xc000_0000;
 pub const HIGH_RAM_START: u64 = 1 << 32;
 /// The smallest machine: real-mode memory, a kernel and a stack.
 pub const MIN_RAM: u64 = 2 << 20;
-/// The largest machine: what 46 physical address bits leave above the hole.
-pub const MAX_RAM: u64 = 1 << 44;
+/// The largest machine: far below what 46 physical address bits leave above
+/// the hole.
+pub const MAX_RAM: u64 = 1 << 40;
 
 /// How a given amount of RAM is split around the hole below 4 GiB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,7 +14,7 @@ use crate::{CodePages, MAX_RAM, MIN_RAM, RamLayout};
 #[derive(Debug, thiserror::Error)]
 pub enum MemoryError {
     /// The size is out of range or not a multiple of the page size.
-    #[error("{0} bytes of guest memory are impossible: choose a multiple of 4 KiB from 2M to 16384G")]
+    #[error("{0} bytes of guest memory are impossible: choose a multiple of 4 KiB from 2M to 1024G")]
     BadSize(u64),
     /// The host would not map it.
     #[error("the host cannot provide {size} bytes of guest memory: choose a smaller --memory")]

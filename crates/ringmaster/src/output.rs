@@ -27,6 +27,11 @@ pub fn stdout_failure(error: io::Error) -> Failure {
 /// Notes are worth nothing to a reader who has gone, so errors are dropped.
 /// The line ends with CR LF: the terminal may be in raw mode.
 pub fn note(message: impl Display) {
+    record(format_args!("ringmaster: {message}"));
+}
+
+/// Writes one line for programs on standard error, as it is.
+pub fn record(line: impl Display) {
     let end = if crate::terminal::raw::is_raw() { "\r\n" } else { "\n" };
-    let _ = write!(io::stderr().lock(), "ringmaster: {message}{end}");
+    let _ = write!(io::stderr().lock(), "{line}{end}");
 }

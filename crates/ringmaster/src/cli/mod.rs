@@ -6,6 +6,8 @@ pub mod console;
 pub mod disk;
 pub mod engine;
 pub mod generate;
+#[doc(hidden)]
+pub mod harness;
 pub mod memory;
 pub mod net;
 pub mod options;

@@ -11,10 +11,10 @@ use crate::output;
 /// Writes the statistics of all vCPUs.
 pub(super) fn report(vcpus: &[VcpuStats], format: StatsFormat) {
     for (index, stats) in vcpus.iter().enumerate() {
-        output::note(match format {
-            StatsFormat::Text => text(index, stats),
-            StatsFormat::Json => json(index, stats).to_string(),
-        });
+        match format {
+            StatsFormat::Text => output::note(text(index, stats)),
+            StatsFormat::Json => output::record(json(index, stats)),
+        }
     }
 }
 
