@@ -123,7 +123,7 @@ impl Platform for Board {
     }
 
     fn msr_write(&self, _vcpu: u32, index: u32, _value: u64) -> Option<Result<(), MsrFault>> {
-        (0x800..0x900).contains(&index).then(|| if index & 1 == 0 { Ok(()) } else { Err(MsrFault) })
+        (0x800..0x900).contains(&index).then_some(if index & 1 == 0 { Ok(()) } else { Err(MsrFault) })
     }
 
     fn tsc(&self) -> u64 {

@@ -57,7 +57,7 @@ fn storm(mode: Mode) {
     let mut counted = 0;
     while counted < INSTRUCTIONS {
         kicker.round(witness.round);
-        if witness.round % TABLES_LAST == 0 {
+        if witness.round.is_multiple_of(TABLES_LAST) {
             let start = choose(&mut dice, mode);
             start.write(&mut dice, &rig);
             witness.start = Some(start);
@@ -103,7 +103,7 @@ fn states_full_of_nonsense() {
     for round in 0..20_000 {
         kicker.round(round);
         let start = choose(&mut dice, Mode::ALL[round as usize % Mode::ALL.len()]);
-        if round % TABLES_LAST == 0 {
+        if round.is_multiple_of(TABLES_LAST) {
             start.write(&mut dice, &rig);
         }
         let mut code = [0; 0x80];
