@@ -15,9 +15,8 @@ impl Cpu {
                 _ => offset,
             });
         }
-        let last = offset.wrapping_add(size - 1);
-        if self.flat >> (segment as u8) & 1 != 0 && last <= 0xffff_ffff {
-            return Ok(offset);
+        if self.flat >> (segment as u8) & 1 != 0 {
+            return Ok(offset & 0xffff_ffff);
         }
         self.linear_checked(segment, offset, size, write)
     }
@@ -42,7 +41,9 @@ impl Cpu {
     }
 }
 
-/// Whether all of `offset..offset + size` lies inside the segment.
+/// Whether all of `offset..offset + size` lies inside the segment. With a limit
+/// of 4 GiB - 1 everything does: the manual leaves open whether an access that
+/// wraps is a fault (SDM 3A 5.3), and today's processors let it wrap.
 pub(crate) fn within_limit(segment: &Segment, offset: u64, size: u64) -> bool {
     let last = offset.wrapping_add(size - 1);
     let limit = u64::from(segment.limit);
@@ -50,6 +51,6 @@ pub(crate) fn within_limit(segment: &Segment, offset: u64, size: u64) -> bool {
         let top = if segment.attributes.db() { 0xffff_ffff } else { 0xffff };
         offset > limit && last <= top && last >= offset
     } else {
-        last <= limit && last >= offset
+        limit == 0xffff_ffff || last <= limit && last >= offset
     }
 }

@@ -36,6 +36,14 @@ impl View {
         matches!(self, Self::User | Self::UserAligned | Self::WatchedUser)
     }
 
+    /// The same without alignment checks.
+    pub(crate) const fn unaligned(self) -> Self {
+        match self {
+            Self::UserAligned => Self::User,
+            other => other,
+        }
+    }
+
     /// Whether SMAP is suspended by EFLAGS.AC.
     pub(crate) const fn smap_override(self) -> bool {
         matches!(self, Self::SupervisorAc | Self::WatchedSupervisorAc)
