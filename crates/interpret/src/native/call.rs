@@ -13,13 +13,21 @@ pub(crate) struct Thunk(usize);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct HostFault {
     vector: u8,
+    /// The host address behind a page fault.
+    address: u64,
 }
 
 impl HostFault {
-    /// What the guest gets: the same exception.
+    /// The same exception. The address of a page fault is the host's.
     pub(crate) fn exception(self) -> Exception {
         let vector = Vector(self.vector);
-        if vector.has_error_code() { Exception::with_code(vector, 0) } else { Exception::plain(vector) }
+        if vector == Vector::PF {
+            Exception { cr2: Some(self.address), ..Exception::with_code(vector, 0) }
+        } else if vector.has_error_code() {
+            Exception::with_code(vector, 0)
+        } else {
+            Exception::plain(vector)
+        }
     }
 }
 
@@ -38,6 +46,7 @@ impl Thunk {
     pub(crate) unsafe fn call(self, state: &mut CpuState, memory: *mut u8) -> Result<(), HostFault> {
         let result: u64;
         let mxcsr: u64;
+        let address: u64;
         // SAFETY: the thunk changes no memory but `state` and the operand,
         // leaves RSP alone, and every register that it may change is declared
         // or saved here.
@@ -55,6 +64,7 @@ impl Thunk {
                 inlateout("rdi") std::ptr::from_mut(state) => _,
                 inlateout("rsi") memory => _,
                 lateout("rdx") mxcsr,
+                lateout("rcx") address,
                 lateout("r12") _, lateout("r13") _, lateout("r14") _, lateout("r15") _,
                 clobber_abi("sysv64"),
             );
@@ -66,6 +76,6 @@ impl Thunk {
         if Vector(vector) == Vector::XM {
             state.fpu.mxcsr = mxcsr as u32;
         }
-        Err(HostFault { vector })
+        Err(HostFault { vector, address })
     }
 }

@@ -32,7 +32,7 @@ pub(crate) fn emit(guest: &Instruction, host: HostCpu) -> Option<Vec<u8>> {
 }
 
 /// The way out of a thunk whose instruction faulted: RAX holds the vector plus
-/// one, RSP is as at the thunk's entry.
+/// one, RCX holds CR2, RSP is as at the thunk's entry.
 pub(super) fn fault_exit() -> Vec<u8> {
     let mut code = vec![
         0x0f, 0xae, 0x5c, 0x24, 0x08, // stmxcsr [rsp + 8]: the caller reads it

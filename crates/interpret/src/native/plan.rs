@@ -168,8 +168,8 @@ fn needs_flags(instruction: &Instruction) -> bool {
         || matches!(instruction.mnemonic(), Rcl | Rcr | Rol | Ror | Sal | Sar | Shl | Shld | Shr | Shrd)
 }
 
-/// Conversions from a floating-point number, perhaps in memory, to a
-/// general-purpose register.
+/// Conversions from floating-point numbers, perhaps in memory, to a
+/// general-purpose or MMX register.
 pub(crate) fn converts_to_integer(instruction: &Instruction) -> bool {
     use iced_x86::Mnemonic as M;
     matches!(
@@ -186,6 +186,10 @@ pub(crate) fn converts_to_integer(instruction: &Instruction) -> bool {
             | M::Vcvtss2usi
             | M::Vcvttsd2usi
             | M::Vcvttss2usi
+            | M::Cvtps2pi
+            | M::Cvtpd2pi
+            | M::Cvttps2pi
+            | M::Cvttpd2pi
     )
 }
 
@@ -218,6 +222,14 @@ fn portable(guest: &Instruction) -> Instruction {
         Code::Inc_r32 => Code::Inc_rm32,
         Code::Dec_r16 => Code::Dec_rm16,
         Code::Dec_r32 => Code::Dec_rm32,
+        Code::Add_rm8_imm8_82 => Code::Add_rm8_imm8,
+        Code::Or_rm8_imm8_82 => Code::Or_rm8_imm8,
+        Code::Adc_rm8_imm8_82 => Code::Adc_rm8_imm8,
+        Code::Sbb_rm8_imm8_82 => Code::Sbb_rm8_imm8,
+        Code::And_rm8_imm8_82 => Code::And_rm8_imm8,
+        Code::Sub_rm8_imm8_82 => Code::Sub_rm8_imm8,
+        Code::Xor_rm8_imm8_82 => Code::Xor_rm8_imm8,
+        Code::Cmp_rm8_imm8_82 => Code::Cmp_rm8_imm8,
         code => code,
     };
     instruction.set_code(code);

@@ -419,3 +419,48 @@ fn page_faults_come_before_the_instruction() {
     assert_eq!(bench.cpu.state, before);
     assert_eq!(bench.read::<8>(DATA + 0xff8), [0; 8]);
 }
+
+#[test]
+fn a_misaligned_operand_faults_before_its_page() {
+    let mut bench = Bench::long();
+    bench.set_page(DATA, 0);
+    // paddb xmm0, [rbp]; cmpxchg16b [rbp]
+    for code in [&[0x66, 0x0f, 0xfc, 0x45, 0x00][..], &[0x48, 0x0f, 0xc7, 0x4d, 0x00]] {
+        set(&mut bench, Gpr::Rbp, DATA + 8);
+        assert_eq!(bench.run(code), Err(Exception::gp(0)));
+        set(&mut bench, Gpr::Rbp, 0x8000_0000_0000_0008);
+        assert_eq!(bench.run(code), Err(Exception::gp(0)), "not #SS");
+        set(&mut bench, Gpr::Rbp, 0x8000_0000_0000_0010);
+        assert_eq!(bench.run(code), Err(Exception::ss(0)));
+        set(&mut bench, Gpr::Rbp, DATA + 16);
+        let fault = bench.run(code).unwrap_err();
+        assert_eq!((fault.vector, fault.cr2), (Vector::PF, Some(DATA + 16)));
+    }
+}
+
+#[test]
+fn an_x87_store_that_an_exception_stops_needs_no_page() {
+    let mut bench = Bench::long();
+    bench.set_page(DATA, 0);
+    set(&mut bench, Gpr::Rax, DATA);
+    // fld1; fistp word [rax]
+    bench.run(&[0xd9, 0xe8]).unwrap();
+    let fault = bench.run(&[0xdf, 0x18]).unwrap_err();
+    assert_eq!((fault.vector, fault.cr2), (Vector::PF, Some(DATA)));
+    bench.run(&[0xdb, 0xe3]).unwrap();
+    // With #IA unmasked, an empty register is not stored.
+    bench.cpu.state.fpu.x87.fcw &= !1;
+    bench.run(&[0xdf, 0x18]).unwrap();
+    assert_eq!(bench.cpu.state.fpu.x87.fsw & 0x8081, 0x8081, "an exception is pending");
+}
+
+#[test]
+fn conversions_to_mmx_registers_set_mxcsr() {
+    let mut bench = Bench::long();
+    bench.write(DATA, &[0x00, 0x00, 0xa0, 0x3f, 0, 0, 0, 0]);
+    set(&mut bench, Gpr::Rax, DATA);
+    // cvtps2pi mm0, [rax]: 1.25 is inexact.
+    bench.run(&[0x0f, 0x2d, 0x00]).unwrap();
+    assert_eq!(bench.cpu.state.fpu.mxcsr & 0x3f, 0x20);
+    assert_eq!(bench.cpu.state.fpu.x87.st[0][0], 1);
+}

@@ -56,6 +56,7 @@ extern "C" fn handle(signal: c_int, info: *mut siginfo_t, context: *mut c_void) 
     let rip = registers[libc::REG_RIP as usize] as usize;
     if (current.start..current.end).contains(&rip) {
         registers[libc::REG_RAX as usize] = registers[libc::REG_TRAPNO as usize] + 1;
+        registers[libc::REG_RCX as usize] = registers[libc::REG_CR2 as usize];
         registers[libc::REG_RIP as usize] = current.fault_exit as i64;
     } else {
         pass_on(signal, info, context);

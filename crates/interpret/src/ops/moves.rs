@@ -36,6 +36,7 @@ pub(super) fn choose(instruction: &Instruction) -> Option<Handler> {
         M::Lea => Some(lea),
         M::Nop
         | M::Reservednop
+        | M::Cldemote
         | M::Endbr32
         | M::Endbr64
         | M::Rdsspd
@@ -172,7 +173,7 @@ fn lea(cpu: &mut Cpu, insn: &Insn) -> Exec {
     Ok(())
 }
 
-/// Prefetches are hints: they never fault, so they do nothing.
+/// Prefetches and CLDEMOTE are hints: they never fault, so they do nothing.
 fn nop(_cpu: &mut Cpu, _insn: &Insn) -> Exec {
     Ok(())
 }

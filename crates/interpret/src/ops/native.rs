@@ -1,11 +1,11 @@
 //! Instructions that the host executes through a thunk.
 
 use iced_x86::{CpuidFeature, Instruction, Mnemonic, OpAccess};
-use x86::{Cr0, Cr4, Exception, Vector, Xcr0};
+use x86::{Cr0, Cr4, Exception, SegmentName, Vector, Xcr0};
 
-use crate::cpu::{Cpu, Exec};
+use crate::cpu::{Break, Cpu, Exec};
 use crate::insn::{Handler, Insn};
-use crate::native::{self, Thunk};
+use crate::native::{self, Hole, Thunk};
 
 /// The register file that an instruction needs, and with it the control bits
 /// that allow it.
@@ -181,6 +181,14 @@ fn thunk_of(cpu: &mut Cpu, insn: &Insn) -> Exec<Thunk> {
     }
 }
 
+/// A memory operand on its way to the host.
+pub(crate) struct Operand {
+    pub(crate) thunk: Thunk,
+    pub(crate) segment: SegmentName,
+    pub(crate) lin: u64,
+    pub(crate) size: u64,
+}
+
 /// Executes the instruction on its memory operand: in place where that is one
 /// piece of RAM, else on a copy.
 fn with_memory(cpu: &mut Cpu, insn: &Insn, write: bool) -> Exec {
@@ -192,7 +200,14 @@ fn with_memory(cpu: &mut Cpu, insn: &Insn, write: bool) -> Exec {
     if let Some(host) = cpu.tlb.lookup(cpu.view, write, lin, size) {
         return cpu.call(thunk, host);
     }
-    cpu.call_on_copy(thunk, lin, size, write).map_err(|cause| cpu.as_stack_fault(cause, segment))
+    let operand = Operand { thunk, segment, lin, size };
+    match cpu.reach(&operand, lin, size, write) {
+        Ok(()) => cpu.call_on_copy(&operand, write),
+        // Of these, only CMPXCHG16B has anything to say before it accesses
+        // memory.
+        Err(cause) if insn.reg1 == Unit::Integer as u8 && size < 16 => Err(cause),
+        Err(cause) => cpu.call_beyond_reach(&operand, cause),
+    }
 }
 
 impl Cpu {
@@ -212,14 +227,38 @@ impl Cpu {
         })
     }
 
-    /// Calls a thunk on a copy of its operand, which is written back if `write`.
+    /// Makes sure that a part of an operand can be accessed.
     #[cold]
-    pub(crate) fn call_on_copy(&mut self, thunk: Thunk, lin: u64, size: u64, write: bool) -> Exec {
-        if write {
-            self.probe_linear(self.view, lin, size, true)?;
-            if let Some(host) = self.tlb.lookup(self.view, true, lin, size) {
-                return self.call(thunk, host);
-            }
+    pub(crate) fn reach(&mut self, operand: &Operand, lin: u64, size: u64, write: bool) -> Exec {
+        self.probe_linear(self.view, lin, size, write)
+            .map_err(|cause| self.as_stack_fault(cause, operand.segment))
+    }
+
+    /// Calls a thunk whose operand cannot be accessed because of `cause`, for
+    /// an exception that comes before the access: a misaligned operand, or a
+    /// floating-point exception of the value to be stored, after which an x87
+    /// instruction does not store at all (SDM 1 8.5).
+    #[cold]
+    fn call_beyond_reach(&mut self, operand: &Operand, cause: Break) -> Exec {
+        let fault = self.fault;
+        if cause != Break::Fault || fault.vector == Vector::AC {
+            return Err(cause);
+        }
+        let Some(guard) = self.bounce.guard() else { return Err(cause) };
+        let memory = guard.operand(operand.lin, Hole::Both);
+        match self.call(operand.thunk, memory) {
+            Err(Break::Fault) if self.fault.vector == Vector::PF => Err(self.raise(fault)),
+            outcome => outcome,
+        }
+    }
+
+    /// Calls a thunk whose operand can be accessed, if need be on a copy, which
+    /// is written back if `write`.
+    #[cold]
+    pub(crate) fn call_on_copy(&mut self, operand: &Operand, write: bool) -> Exec {
+        let Operand { thunk, lin, size, .. } = *operand;
+        if let Some(host) = self.tlb.lookup(self.view, write, lin, size) {
+            return self.call(thunk, host);
         }
         let mut bytes = [0; crate::native::MAX_OPERAND];
         let bytes = &mut bytes[..size as usize];
@@ -305,7 +344,13 @@ pub(crate) fn x87_opcode(instruction: &Instruction, bytes: &[u8]) -> u64 {
     let byte = |index: usize| u64::from(bytes.get(index).copied().unwrap_or(0));
     let no_wait = matches!(
         instruction.mnemonic(),
-        Mnemonic::Fnclex | Mnemonic::Fnstcw | Mnemonic::Fnstsw | Mnemonic::Fninit
+        Mnemonic::Fnclex
+            | Mnemonic::Fnstcw
+            | Mnemonic::Fnstsw
+            | Mnemonic::Fninit
+            | Mnemonic::Fneni
+            | Mnemonic::Fndisi
+            | Mnemonic::Fnsetpm
     );
     (byte(escape) & 7) << 8 | byte(escape + 1) | if no_wait { NO_WAIT } else { 0 }
 }

@@ -14,8 +14,8 @@ use x86::{Exception, Vector};
 
 use crate::cpu::{Break, Cpu, Exec};
 use crate::insn::{Handler, Insn};
-use crate::native::{Hole, Thunk};
-use crate::ops::native::Unit;
+use crate::native::Hole;
+use crate::ops::native::{Operand, Unit};
 
 /// The longest operand: a whole ZMM register.
 const MAX: usize = 64;
@@ -79,166 +79,152 @@ struct Reach {
     first: Option<Exception>,
     /// The fault of the second page, if there is one.
     second: Option<Exception>,
-    crosses: bool,
+    /// Bytes in the first page.
+    in_first: u64,
+}
+
+/// What stands between an operand and the instruction.
+struct Gap {
+    hole: Hole,
+    reach: Reach,
+    /// The bytes that can be accessed.
+    there: Range<usize>,
 }
 
 impl Reach {
-    fn of(cpu: &mut Cpu, lin: u64, size: u64, write: bool) -> Exec<Self> {
-        let in_first = size.min(0x1000 - (lin & 0xfff));
-        let first = fault_of(cpu, lin, in_first, write)?;
-        let crosses = in_first < size;
-        let second = if crosses {
-            fault_of(cpu, lin.wrapping_add(in_first) & cpu.linear_mask, size - in_first, write)?
+    fn of(cpu: &mut Cpu, operand: &Operand, write: bool) -> Exec<Self> {
+        let in_first = operand.size.min(0x1000 - (operand.lin & 0xfff));
+        let first = fault_of(cpu, operand, 0..in_first, write)?;
+        let second = if in_first < operand.size {
+            fault_of(cpu, operand, in_first..operand.size, write)?
         } else {
             None
         };
-        Ok(Self { first, second, crosses })
+        Ok(Self { first, second, in_first })
+    }
+
+    /// The gap, unless all can be accessed.
+    fn gap(self, operand: &Operand) -> Option<Gap> {
+        let (split, end) = (self.in_first as usize, operand.size as usize);
+        let (hole, there) = match (&self.first, &self.second) {
+            (None, None) => return None,
+            (None, Some(_)) => (Hole::Second, 0..split),
+            (Some(_), None) if split < end => (Hole::First, split..end),
+            (Some(_), _) => (Hole::Both, 0..0),
+        };
+        Some(Gap { hole, reach: self, there })
+    }
+
+    /// The fault of the byte that is `offset` bytes into the operand.
+    fn fault_at(&self, operand: &Operand, offset: u64, mask: u64) -> Option<Exception> {
+        let fault = if offset < self.in_first { self.first } else { self.second }?;
+        let cr2 = fault.cr2.map(|_| operand.lin.wrapping_add(offset) & mask);
+        Some(Exception { cr2, ..fault })
     }
 }
 
-/// Why the range, in one page, cannot be accessed. Alignment checks are no
-/// matter of the mask.
-fn fault_of(cpu: &mut Cpu, lin: u64, size: u64, write: bool) -> Exec<Option<Exception>> {
-    match cpu.probe_linear(cpu.view, lin, size, write) {
+/// Why the part of the operand, in one page, cannot be accessed. Alignment
+/// checks are no matter of the mask.
+fn fault_of(cpu: &mut Cpu, operand: &Operand, part: Range<u64>, write: bool) -> Exec<Option<Exception>> {
+    let lin = operand.lin.wrapping_add(part.start) & cpu.linear_mask;
+    match cpu.reach(operand, lin, part.end - part.start, write) {
         Ok(()) => Ok(None),
         Err(Break::Fault) if cpu.fault.vector != Vector::AC => Ok(Some(cpu.fault)),
         Err(other) => Err(other),
     }
 }
 
-/// An operand on its way to the host.
-struct Operand {
-    thunk: Thunk,
-    lin: u64,
-    size: usize,
-}
-
 fn prepare(cpu: &mut Cpu, insn: &Insn, write: bool) -> Exec<Operand> {
     cpu.require(Unit::from_number(insn.reg1))?;
     let Some(thunk) = insn.thunk else { return Err(cpu.ud()) };
-    let size = usize::from(insn.mem_size).clamp(1, MAX);
+    let size = u64::from(insn.mem_size).clamp(1, MAX as u64);
+    let segment = insn.address.segment;
     let offset = cpu.effective_address(insn);
-    let lin = cpu.linear(insn.address.segment, offset, size as u64, write)?;
-    Ok(Operand { thunk, lin, size })
+    let lin = cpu.linear(segment, offset, size, write)?;
+    Ok(Operand { thunk, segment, lin, size })
 }
 
 fn load(cpu: &mut Cpu, insn: &Insn) -> Exec {
     let operand = prepare(cpu, insn, false)?;
-    if let Some(host) = cpu.tlb.lookup(cpu.view, false, operand.lin, operand.size as u64) {
+    if let Some(host) = cpu.tlb.lookup(cpu.view, false, operand.lin, operand.size) {
         return cpu.call(operand.thunk, host);
     }
-    load_slowly(cpu, &operand).map_err(|cause| cpu.as_stack_fault(cause, insn.address.segment))
-}
-
-fn load_slowly(cpu: &mut Cpu, operand: &Operand) -> Exec {
-    let size = operand.size as u64;
-    let reach = Reach::of(cpu, operand.lin, size, false)?;
-    match (reach.first, reach.second) {
-        (None, None) => cpu.call_on_copy(operand.thunk, operand.lin, size, false),
-        (None, Some(fault)) => {
-            let there = (0x1000 - (operand.lin & 0xfff)) as usize;
-            load_beside(cpu, operand, Hole::Second, 0..there, fault)
-        }
-        (Some(fault), None) if reach.crosses => {
-            let gone = (0x1000 - (operand.lin & 0xfff)) as usize;
-            load_beside(cpu, operand, Hole::First, gone..operand.size, fault)
-        }
-        (Some(first), second) => nothing_there(cpu, operand, first, second),
+    match Reach::of(cpu, &operand, false)?.gap(&operand) {
+        None => cpu.call_on_copy(&operand, false),
+        Some(gap) => load_beside(cpu, &operand, &gap),
     }
 }
 
-/// Loads from the part `there` of the operand, beside a hole that stands for
-/// `fault`.
-fn load_beside(cpu: &mut Cpu, operand: &Operand, hole: Hole, there: Range<usize>, fault: Exception) -> Exec {
+/// Loads from the part of the operand that is there, beside a hole that stands
+/// for the rest.
+fn load_beside(cpu: &mut Cpu, operand: &Operand, gap: &Gap) -> Exec {
     let mut bytes = [0; MAX];
-    let bytes = &mut bytes[..there.len()];
-    let lin = operand.lin.wrapping_add(there.start as u64) & cpu.linear_mask;
-    cpu.read_slow(cpu.view, lin, bytes)?;
-    let Some(guard) = cpu.bounce.guard() else { return Err(cpu.raise(fault)) };
-    guard.part(operand.lin, operand.size, hole).copy_from_slice(bytes);
-    let memory = guard.operand(operand.lin, hole);
-    call_beside(cpu, operand.thunk, memory, fault)
-}
-
-/// Calls a thunk; the host's page fault is the guest's `fault`.
-fn call_beside(cpu: &mut Cpu, thunk: Thunk, memory: *mut u8, fault: Exception) -> Exec {
-    cpu.call(thunk, memory).map_err(|cause| {
-        let hit = cause == Break::Fault && cpu.fault.vector == Vector::PF;
-        if hit { cpu.raise(fault) } else { cause }
-    })
-}
-
-/// No page of the operand can be accessed: this is fine if the mask selects
-/// nothing. Else the fault is that of the lowest selected element.
-fn nothing_there(cpu: &mut Cpu, operand: &Operand, first: Exception, second: Option<Exception>) -> Exec {
-    let holes: &[(Hole, Exception)] = match second {
-        Some(second) => &[(Hole::First, first), (Hole::Second, second)],
-        None => &[(Hole::Both, first)],
-    };
-    let before = cpu.state.fpu.clone();
-    for &(hole, fault) in holes {
-        cpu.state.fpu.clone_from(&before);
-        let Some(guard) = cpu.bounce.guard() else { return Err(cpu.raise(fault)) };
-        let memory = guard.operand(operand.lin, hole);
-        if let Err(cause) = call_beside(cpu, operand.thunk, memory, fault) {
-            cpu.state.fpu = before;
-            return Err(cause);
-        }
+    let bytes = &mut bytes[..gap.there.len()];
+    if !bytes.is_empty() {
+        let lin = operand.lin.wrapping_add(gap.there.start as u64) & cpu.linear_mask;
+        cpu.read_slow(cpu.view, lin, bytes)?;
     }
-    Ok(())
+    if let Some(guard) = cpu.bounce.guard() {
+        guard.part(operand.lin, operand.size as usize, gap.hole).copy_from_slice(bytes);
+    }
+    call_beside(cpu, operand, gap)
+}
+
+/// Calls a thunk beside a hole. Where the host's page fault is in the operand,
+/// there is the guest's: at the first element that is selected and cannot be
+/// accessed, or wherever the host's processor finds it.
+fn call_beside(cpu: &mut Cpu, operand: &Operand, gap: &Gap) -> Exec {
+    let Some(guard) = cpu.bounce.guard() else {
+        let fault = gap.reach.first.or(gap.reach.second);
+        return Err(fault.map_or(Break::Fault, |fault| cpu.raise(fault)));
+    };
+    let memory = guard.operand(operand.lin, gap.hole);
+    cpu.call(operand.thunk, memory).map_err(|cause| {
+        let host = cpu.fault.cr2.filter(|_| cause == Break::Fault && cpu.fault.vector == Vector::PF);
+        let offset = host.map(|host| host.wrapping_sub(memory as u64));
+        let fault = offset.and_then(|offset| gap.reach.fault_at(operand, offset, cpu.linear_mask));
+        fault.map_or(cause, |fault| cpu.raise(fault))
+    })
 }
 
 fn store(cpu: &mut Cpu, insn: &Insn) -> Exec {
     let operand = prepare(cpu, insn, true)?;
-    if let Some(host) = cpu.tlb.lookup(cpu.view, true, operand.lin, operand.size as u64) {
+    if let Some(host) = cpu.tlb.lookup(cpu.view, true, operand.lin, operand.size) {
         return cpu.call(operand.thunk, host);
     }
-    store_slowly(cpu, &operand).map_err(|cause| cpu.as_stack_fault(cause, insn.address.segment))
-}
-
-fn store_slowly(cpu: &mut Cpu, operand: &Operand) -> Exec {
     let hits = cpu.debug_hits;
-    let reach = Reach::of(cpu, operand.lin, operand.size as u64, true)?;
+    let reach = Reach::of(cpu, &operand, true)?;
     // Only what is written counts as touched.
     cpu.debug_hits = hits;
-    let split = ((0x1000 - (operand.lin & 0xfff)) as usize).min(operand.size);
-    match (reach.first, reach.second) {
-        (None, None) => store_beside(cpu, operand, None, 0..operand.size),
-        (None, Some(fault)) => store_beside(cpu, operand, Some((Hole::Second, fault)), 0..split),
-        (Some(fault), None) if reach.crosses => {
-            store_beside(cpu, operand, Some((Hole::First, fault)), split..operand.size)
-        }
-        (Some(first), second) => nothing_there(cpu, operand, first, second),
+    match reach.gap(&operand) {
+        Some(gap) if gap.there.is_empty() => call_beside(cpu, &operand, &gap),
+        gap => store_beside(cpu, &operand, gap.as_ref()),
     }
 }
 
-/// Stores to the part `there` of the operand. The host stores twice, over
+/// Stores to the part of the operand that is there. The host stores twice, over
 /// zeros and over ones: what is then the same has been written.
-fn store_beside(
-    cpu: &mut Cpu,
-    operand: &Operand,
-    hole: Option<(Hole, Exception)>,
-    there: Range<usize>,
-) -> Exec {
+fn store_beside(cpu: &mut Cpu, operand: &Operand, gap: Option<&Gap>) -> Exec {
+    let size = operand.size as usize;
+    let there = gap.map_or(0..size, |gap| gap.there.clone());
     let mut results = [[0; MAX]; 2];
     for (result, fill) in results.iter_mut().zip([0, 0xff]) {
         let result = &mut result[..there.len()];
-        result.fill(fill);
-        match hole {
+        match gap {
             None => {
-                let copy = cpu.bounce.operand(operand.lin, operand.size);
+                let copy = cpu.bounce.operand(operand.lin, size);
                 copy.fill(fill);
                 let memory = copy.as_mut_ptr();
                 cpu.call(operand.thunk, memory)?;
-                result.copy_from_slice(cpu.bounce.operand(operand.lin, operand.size));
+                result.copy_from_slice(cpu.bounce.operand(operand.lin, size));
             }
-            Some((hole, fault)) => {
-                let Some(guard) = cpu.bounce.guard() else { return Err(cpu.raise(fault)) };
-                guard.part(operand.lin, operand.size, hole).fill(fill);
-                let memory = guard.operand(operand.lin, hole);
-                call_beside(cpu, operand.thunk, memory, fault)?;
+            Some(gap) => {
                 if let Some(guard) = cpu.bounce.guard() {
-                    result.copy_from_slice(guard.part(operand.lin, operand.size, hole));
+                    guard.part(operand.lin, size, gap.hole).fill(fill);
+                }
+                call_beside(cpu, operand, gap)?;
+                if let Some(guard) = cpu.bounce.guard() {
+                    result.copy_from_slice(guard.part(operand.lin, size, gap.hole));
                 }
             }
         }
@@ -246,7 +232,7 @@ fn store_beside(
     let [zeros, ones] = results;
     for run in runs(there.len(), |at| zeros[at] == ones[at]) {
         let lin = operand.lin.wrapping_add((there.start + run.start) as u64) & cpu.linear_mask;
-        cpu.write_slow(cpu.view, lin, &zeros[run])?;
+        cpu.write_slow(cpu.view.unaligned(), lin, &zeros[run])?;
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! MASKMOVQ, MASKMOVDQU and VMASKMOVDQU: selected bytes of a register go to
-//! DS:rDI (SDM 2B "MASKMOVQ"). Bytes that are not selected are not accessed.
+//! DS:rDI (SDM 2B "MASKMOVQ"). Bytes that are not selected are not written, but
+//! whether they can fault is open.
 
 use iced_x86::{Instruction, Mnemonic, OpKind};
 use x86::{Gpr, X87State};
@@ -59,13 +60,14 @@ fn store_selected(cpu: &mut Cpu, insn: &Insn, data: &[u8], selector: &[u8]) -> E
     let start = cpu.reg64(Gpr::Rdi as u8);
     let offset = |at: usize| start.wrapping_add(at as u64) & mask(bytes);
     let selected = |at: usize| selector[at] & 0x80 != 0;
-    for run in runs(data.len(), selected) {
-        cpu.probe_write(segment, offset(run.start), run.len() as u64)
-            .map_err(|cause| cpu.as_stack_fault(cause, segment))?;
+    // Today's processors store the upper quadword first, and want all bytes of
+    // both to be writable.
+    for quadword in (0..data.len()).step_by(8).rev() {
+        cpu.probe_write(segment, offset(quadword), 8).map_err(|cause| cpu.as_stack_fault(cause, segment))?;
     }
     for run in runs(data.len(), selected) {
         let lin = cpu.linear(segment, offset(run.start), run.len() as u64, true)?;
-        cpu.write_slow(cpu.view, lin, &data[run])?;
+        cpu.write_slow(cpu.view.unaligned(), lin, &data[run])?;
     }
     Ok(())
 }

@@ -57,6 +57,14 @@ fn fault(result: Result<(), Exception>) -> (Vector, Option<u32>, Option<u64>) {
     (fault.vector, fault.error_code, fault.cr2)
 }
 
+/// Whether `result` is a page fault with this error code somewhere in the four
+/// bytes at `element`: processors differ in which byte they name.
+fn faults_in(result: Result<(), Exception>, code: u32, element: u64) -> bool {
+    let (vector, error, cr2) = fault(result);
+    let inside = cr2.is_some_and(|cr2| (element..element + 4).contains(&cr2));
+    vector == Vector::PF && error == Some(code) && inside
+}
+
 fn avx512() -> bool {
     HostCpu::detect().avx512
 }
@@ -80,8 +88,8 @@ fn vmaskmov_loads_and_stores_what_is_selected() {
     assert_eq!(bench.read::<8>(END - 8), [57, 58, 59, 60, 7, 0, 0, 0]);
     set_dwords(&mut bench, 2, &[0, 1 << 31, 1 << 31, 0, 0, 0, 0, 0]);
     let before = bench.cpu.state.clone();
-    assert_eq!(fault(bench.exec(load)), (Vector::PF, Some(0), Some(END)));
-    assert_eq!(fault(bench.exec(store)), (Vector::PF, Some(2), Some(END)));
+    assert!(faults_in(bench.exec(load), 0, END));
+    assert!(faults_in(bench.exec(store), 2, END));
     assert_eq!(bench.cpu.state, before);
 }
 
@@ -109,9 +117,9 @@ fn empty_masks_need_no_memory() {
     bench.cpu.state.set_reg(Gpr::Rax, END - 8);
     bench.exec(load).unwrap();
     set_dwords(&mut bench, 2, &[0, 0, 1 << 31, 0]);
-    assert_eq!(fault(bench.exec(load)), (Vector::PF, Some(0), Some(END)));
+    assert!(faults_in(bench.exec(load), 0, END));
     set_dwords(&mut bench, 2, &[0, 1 << 31, 1 << 31, 0]);
-    assert_eq!(fault(bench.exec(load)), (Vector::PF, Some(0), Some(END - 8)));
+    assert!(faults_in(bench.exec(load), 0, END - 4), "the first element that is selected");
 }
 
 #[test]
@@ -181,8 +189,8 @@ fn compressing_and_expanding_use_as_much_as_the_mask_has_bits() {
     bench.exec(expand).unwrap();
     assert_eq!([0, 1, 2, 3].map(|i| dword(&bench, 3, i)), [0, 11, 0, 13]);
     bench.cpu.state.fpu.k[1] = 0b1011;
-    assert_eq!(fault(bench.exec(expand)), (Vector::PF, Some(0), Some(END)));
-    assert_eq!(fault(bench.exec(compress)), (Vector::PF, Some(2), Some(END)));
+    assert!(faults_in(bench.exec(expand), 0, END));
+    assert!(faults_in(bench.exec(compress), 2, END));
     // In place, next to other data.
     bench.cpu.state.set_reg(Gpr::Rax, DATA);
     bench.write(DATA, &[0xee; 64]);
@@ -268,12 +276,15 @@ fn maskmov_writes_selected_bytes() {
         .copy_from_slice(&[0x80, 0, 0, 0xff, 0, 0x7f, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
     // maskmovdqu xmm1, xmm2
     let maskmovdqu = [0x66, 0x0f, 0xf7, 0xca];
+    assert_eq!(fault(bench.run(&maskmovdqu)), (Vector::PF, Some(2), Some(END + 4)), "the upper half first");
+    bench.cpu.state.set_reg(Gpr::Rdi, END - 12);
+    assert_eq!(fault(bench.run(&maskmovdqu)), (Vector::PF, Some(2), Some(END)));
+    assert_eq!(bench.read::<4>(END - 12), [53, 54, 55, 56], "a fault stores nothing");
+    bench.cpu.state.set_reg(Gpr::Rdi, END - 16);
     bench.run(&maskmovdqu).unwrap();
-    assert_eq!(bench.read::<4>(END - 4), [1, 62, 63, 4]);
+    assert_eq!(bench.read::<6>(END - 16), [1, 50, 51, 4, 53, 54]);
     bench.cpu.state.fpu.zmm[2].0[5] = 0x80;
     bench.cpu.state.fpu.zmm[2].0[1] = 0x80;
-    assert_eq!(fault(bench.run(&maskmovdqu)), (Vector::PF, Some(2), Some(END + 1)));
-    assert_eq!(bench.read::<4>(END - 4), [1, 62, 63, 4], "a fault stores nothing");
     // vmaskmovdqu with a 32-bit address: addr32 vmaskmovdqu xmm1, xmm2
     bench.cpu.state.set_reg(Gpr::Rdi, 0xffff_ffff_0000_0000 | DATA);
     bench.run(&[0x67, 0xc5, 0xf9, 0xf7, 0xca]).unwrap();
