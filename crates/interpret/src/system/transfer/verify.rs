@@ -75,12 +75,8 @@ fn verify(cpu: &mut Cpu, insn: &Insn, allows: fn(Descriptor, Selector, u8) -> bo
 fn arpl(cpu: &mut Cpu, insn: &Insn) -> Exec {
     require_protected(cpu)?;
     let memory = insn.mem_size > 0;
-    let (source, destination) = if memory {
-        cpu.probe_write(insn.address.segment, cpu.effective_address(insn), 2)?;
-        (insn.reg1, cpu.load::<u16>(insn)?)
-    } else {
-        (insn.reg2, cpu.reg(insn.reg1, 2) as u16)
-    };
+    let (source, destination) =
+        if memory { (insn.reg1, cpu.load::<u16>(insn)?) } else { (insn.reg2, cpu.reg(insn.reg1, 2) as u16) };
     let wanted = cpu.reg(source, 2) as u16 & 3;
     let raise = destination & 3 < wanted;
     if raise {
