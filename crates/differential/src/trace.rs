@@ -1,7 +1,9 @@
 //! A second look at a difference: the sequence again, instruction by
 //! instruction, to see what its end may depend on.
 
-use iced_x86::{CpuidFeature, Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register, RflagsBits};
+use iced_x86::{
+    Code, CpuidFeature, Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register, RflagsBits,
+};
 use x86::cpuid::CpuidModel;
 use x86::{CpuState, Gpr, Rflags};
 
@@ -93,6 +95,13 @@ fn at_end(last: &Instruction, undefined: u32, variant: Variant) -> Exempt {
     exempt.memory = last.is_call_near() || last.is_call_near_indirect();
     // Some processors write part of what these push before they fault.
     exempt.memory |= matches!(last.mnemonic(), Mnemonic::Pusha | Mnemonic::Pushad | Mnemonic::Enter);
+    // They also store the significand of these, which the engine does not,
+    // before they find that there is no page for the exponent.
+    exempt.memory |= matches!(last.code(), Code::Fstp_m80fp | Code::Fbstp_m80bcd);
+    // A page fault that leaves the flags of masked exceptions behind is allowed
+    // and found in some processors: they convert before they store, and the
+    // flags are sticky (SDM 1 10.2.3.1).
+    exempt.mxcsr = matches!(last.mnemonic(), Mnemonic::Vcvtps2ph);
     // Operands of many pieces: in which order they are reached is open.
     exempt.cr2 = matches!(
         last.mnemonic(),
