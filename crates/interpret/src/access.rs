@@ -71,7 +71,7 @@ impl Cpu {
     /// Makes sure that `size` bytes can be written, without writing.
     pub(crate) fn probe_write(&mut self, segment: SegmentName, offset: u64, size: u64) -> Exec {
         let lin = self.linear(segment, offset, size, true)?;
-        self.probe_linear(self.view, lin, size, true)
+        self.probe_linear(self.view, lin, size, true).map_err(|cause| self.as_stack_fault(cause, segment))
     }
 
     /// Reads at a linear address with the current privilege.
@@ -173,9 +173,20 @@ impl Cpu {
         self.places(view, lin, size, write).map(drop)
     }
 
+    /// Whether `lin` is not canonical although it should be.
+    fn off_limits(&self, lin: u64) -> bool {
+        self.state.long_mode() && !self.canonical(lin)
+    }
+
+    /// Whether an access is #AC, if it takes place at all. A bad address comes
+    /// first, an absent page does not.
+    pub(crate) fn misaligned(&self, view: View, lin: u64, size: u64) -> bool {
+        view == View::UserAligned && !lin.is_multiple_of(alignment(size)) && !self.off_limits(lin)
+    }
+
     /// Alignment checks and data breakpoints, for the views that want them.
     fn check_access(&mut self, view: View, lin: u64, size: u64, write: bool) -> Exec {
-        if view == View::UserAligned && !lin.is_multiple_of(alignment(size)) {
+        if self.misaligned(view, lin, size) {
             return Err(self.raise(Exception::with_code(Vector::AC, 0)));
         }
         if view.watches() {
@@ -208,7 +219,7 @@ impl Cpu {
     /// Translates one address and remembers the page if that is allowed.
     #[cold]
     pub(crate) fn place(&mut self, view: View, lin: u64, write: bool) -> Exec<Place> {
-        if !self.canonical(lin) && self.state.long_mode() {
+        if self.off_limits(lin) {
             return Err(self.gp0());
         }
         self.stats.count(Callout::TlbMiss);
@@ -304,5 +315,69 @@ impl Places {
         let split = if self.second.is_some() { in_first.min(len) } else { len };
         let second = self.second.map(|place| (place, split..len));
         [Some((self.first, 0..split)), second].into_iter().flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Bench, DATA};
+    use x86::{Cr0, Gpr, Rflags, SegmentAttributes};
+
+    #[test]
+    fn alignment_is_checked_by_type() {
+        let mut bench = Bench::long();
+        bench.cpu.state.cr0.insert(Cr0::AM);
+        bench.cpu.state.rflags.insert(Rflags::AC);
+        bench.cpu.state.segment_mut(SegmentName::Ss).attributes = SegmentAttributes::from_bits(0xc0f3);
+        bench.refresh();
+        let table: [(&[u8], u64); 8] = [
+            (&[0x8a, 0x00], 1),             // mov al, [rax]
+            (&[0x8b, 0x00], 4),             // mov eax, [rax]
+            (&[0xdb, 0x28], 8),             // fld tbyte [rax]
+            (&[0xd9, 0x30], 4),             // fnstenv [rax]
+            (&[0x66, 0xd9, 0x30], 2),       // fnstenv [rax], 14 bytes
+            (&[0xdd, 0x30], 4),             // fnsave [rax]
+            (&[0x0f, 0x10, 0x00], 1),       // movups xmm0, [rax]
+            (&[0xc5, 0xfc, 0x10, 0x00], 1), // vmovups ymm0, [rax]
+        ];
+        for (code, alignment) in table {
+            for offset in 0..16 {
+                bench.cpu.state.set_reg(Gpr::Rax, DATA + offset);
+                let expected = match offset % alignment {
+                    0 => Ok(()),
+                    _ => Err(Exception::with_code(Vector::AC, 0)),
+                };
+                assert_eq!(bench.run(code), expected, "{code:02x?} at {offset}");
+            }
+        }
+    }
+
+    /// Maps the last 2 MiB below 4 GiB to the first 2 MiB of memory.
+    fn map_the_top(bench: &mut Bench) {
+        const PDPT: u64 = 0x2000;
+        const TOP_PD: u64 = 0x5000;
+        bench.write(PDPT + 3 * 8, &(TOP_PD | 7).to_le_bytes());
+        bench.write(TOP_PD + 511 * 8, &0x87_u64.to_le_bytes());
+    }
+
+    #[test]
+    fn flat_segments_wrap_at_4_gib() {
+        let mut bench = Bench::long();
+        map_the_top(&mut bench);
+        bench.cpu.state.segment_mut(SegmentName::Cs).attributes = SegmentAttributes::from_bits(0xc09b);
+        for segment in &mut bench.cpu.state.segments {
+            segment.limit = u32::MAX;
+        }
+        for name in [SegmentName::Ds, SegmentName::Ss] {
+            bench.cpu.state.segment_mut(name).attributes = SegmentAttributes::from_bits(0xc093);
+        }
+        bench.refresh();
+        bench.write(0x1f_fffe, &[1, 2]);
+        bench.write(0, &[3, 4]);
+        bench.cpu.state.set_reg(Gpr::Rax, 0xffff_fffe);
+        // mov eax, [eax]
+        bench.run(&[0x8b, 0x00]).unwrap();
+        assert_eq!(bench.cpu.state.reg(Gpr::Rax), 0x0403_0201);
     }
 }

@@ -241,10 +241,7 @@ impl Cpu {
     #[cold]
     fn call_beyond_reach(&mut self, operand: &Operand, cause: Break) -> Exec {
         let fault = self.fault;
-        if cause != Break::Fault || fault.vector == Vector::AC {
-            return Err(cause);
-        }
-        let Some(guard) = self.bounce.guard() else { return Err(cause) };
+        let Some(guard) = self.bounce.guard().filter(|_| cause == Break::Fault) else { return Err(cause) };
         let memory = guard.operand(operand.lin, Hole::Both);
         match self.call(operand.thunk, memory) {
             Err(Break::Fault) if self.fault.vector == Vector::PF => Err(self.raise(fault)),

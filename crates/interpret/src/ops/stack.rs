@@ -124,13 +124,10 @@ fn pusha(cpu: &mut Cpu, insn: &Insn) -> Exec {
 fn popa(cpu: &mut Cpu, insn: &Insn) -> Exec {
     let bytes = stack_bytes(insn) / 8;
     let start = cpu.stack_pointer();
-    let mut values = [0; 8];
-    for (place, value) in values.iter_mut().enumerate() {
-        let sp = start.wrapping_add(u64::from(bytes) * place as u64) & cpu.stack_mask;
-        *value = cpu.read_sized(SegmentName::Ss, sp, bytes)?;
-    }
-    for (place, value) in values.into_iter().enumerate() {
-        let reg = 7 - place as u8;
+    for place in 0..8 {
+        let sp = start.wrapping_add(u64::from(bytes) * u64::from(place)) & cpu.stack_mask;
+        let value = cpu.read_sized(SegmentName::Ss, sp, bytes)?;
+        let reg = 7 - place;
         if reg != Gpr::Rsp as u8 {
             cpu.set_reg(reg, bytes, value);
         }

@@ -94,6 +94,10 @@ struct Gap {
 impl Reach {
     fn of(cpu: &mut Cpu, operand: &Operand, write: bool) -> Exec<Self> {
         let in_first = operand.size.min(0x1000 - (operand.lin & 0xfff));
+        if cpu.misaligned(cpu.view, operand.lin, operand.size) {
+            let fault = Some(Exception::with_code(Vector::AC, 0));
+            return Ok(Self { first: fault, second: fault, in_first });
+        }
         let first = fault_of(cpu, operand, 0..in_first, write)?;
         let second = if in_first < operand.size {
             fault_of(cpu, operand, in_first..operand.size, write)?
@@ -123,13 +127,12 @@ impl Reach {
     }
 }
 
-/// Why the part of the operand, in one page, cannot be accessed. Alignment
-/// checks are no matter of the mask.
+/// Why the part of the operand, in one page, cannot be accessed.
 fn fault_of(cpu: &mut Cpu, operand: &Operand, part: Range<u64>, write: bool) -> Exec<Option<Exception>> {
     let lin = operand.lin.wrapping_add(part.start) & cpu.linear_mask;
     match cpu.reach(operand, lin, part.end - part.start, write) {
         Ok(()) => Ok(None),
-        Err(Break::Fault) if cpu.fault.vector != Vector::AC => Ok(Some(cpu.fault)),
+        Err(Break::Fault) => Ok(Some(cpu.fault)),
         Err(other) => Err(other),
     }
 }

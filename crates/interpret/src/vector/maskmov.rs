@@ -63,7 +63,7 @@ fn store_selected(cpu: &mut Cpu, insn: &Insn, data: &[u8], selector: &[u8]) -> E
     // Today's processors store the upper quadword first, and want all bytes of
     // both to be writable.
     for quadword in (0..data.len()).step_by(8).rev() {
-        cpu.probe_write(segment, offset(quadword), 8).map_err(|cause| cpu.as_stack_fault(cause, segment))?;
+        cpu.probe_write(segment, offset(quadword), 8)?;
     }
     for run in runs(data.len(), selected) {
         let lin = cpu.linear(segment, offset(run.start), run.len() as u64, true)?;

@@ -1,7 +1,7 @@
 //! Masks at page ends: what is selected is accessed, nothing else.
 
 use iced_x86::{Code, Instruction, MemoryOperand, Register, Register as R};
-use x86::{Exception, Gpr, Vector};
+use x86::{Cr0, Exception, Gpr, Rflags, SegmentAttributes, SegmentName, Vector};
 
 use crate::native::HostCpu;
 use crate::testing::{Bench, DATA};
@@ -308,4 +308,27 @@ fn maskmovq_is_an_mmx_instruction() {
     // The host agrees about where MM0 is: movq rax, mm0
     bench.run(&[0x48, 0x0f, 0x7e, 0xc0]).unwrap();
     assert_eq!(bench.cpu.state.reg(Gpr::Rax), 0x0807_0605_0403_0201);
+}
+
+#[test]
+fn what_a_mask_leaves_out_need_not_be_aligned() {
+    if !avx512() {
+        return;
+    }
+    let mut bench = bench();
+    bench.cpu.state.cr0.insert(Cr0::AM);
+    bench.cpu.state.rflags.insert(Rflags::AC);
+    bench.cpu.state.segment_mut(SegmentName::Ss).attributes = SegmentAttributes::from_bits(0xc0f3);
+    bench.refresh();
+    bench.cpu.state.set_reg(Gpr::Rax, DATA + 1);
+    // vmovss xmm1{k1}, [rax]
+    let vmovss = [0x62, 0xf1, 0x7e, 0x09, 0x10, 0x08];
+    bench.cpu.state.fpu.k[1] = 0;
+    bench.run(&vmovss).unwrap();
+    bench.cpu.state.fpu.k[1] = 1;
+    assert_eq!(fault(bench.run(&vmovss)), (Vector::AC, Some(0), None));
+    // vpgatherdd ymm3, [rax+ymm2*2], ymm1
+    set_dwords(&mut bench, 1, &[u32::MAX; 8]);
+    set_dwords(&mut bench, 2, &[0; 8]);
+    bench.run(&[0xc4, 0xe2, 0x75, 0x90, 0x1c, 0x50]).unwrap();
 }
