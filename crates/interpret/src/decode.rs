@@ -254,21 +254,21 @@ fn address(instruction: &Instruction) -> Address {
         base: base_number,
         index: index_number,
         scale: instruction.memory_index_scale().trailing_zeros() as u8,
-        segment: segment_name(segment(instruction)),
+        segment: operand_segment(instruction),
     }
 }
 
 /// The segment of the memory operand. In 64-bit mode only FS and GS can be
 /// chosen by a prefix (SDM 1 3.3.7).
-fn segment(instruction: &Instruction) -> Register {
+pub(crate) fn operand_segment(instruction: &Instruction) -> SegmentName {
     let ignored = instruction.code_size() == CodeSize::Code64
         && matches!(instruction.segment_prefix(), Register::ES | Register::CS | Register::SS | Register::DS);
     if !ignored {
-        return instruction.memory_segment();
+        return segment_name(instruction.memory_segment());
     }
     let mut plain = *instruction;
     plain.set_segment_prefix(Register::None);
-    plain.memory_segment()
+    segment_name(plain.memory_segment())
 }
 
 /// The address size of the memory operand, in bytes.

@@ -21,6 +21,12 @@ impl Cpu {
         self.linear_checked(segment, offset, size, write)
     }
 
+    /// The linear address of something that the segment does not allow.
+    #[cold]
+    pub(crate) fn without_checks(&self, segment: SegmentName, offset: u64) -> u64 {
+        self.state.segment(segment).base.wrapping_add(offset) & self.linear_mask
+    }
+
     #[cold]
     fn linear_checked(&mut self, segment: SegmentName, offset: u64, size: u64, write: bool) -> Exec<u64> {
         let register = *self.state.segment(segment);

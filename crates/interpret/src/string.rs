@@ -9,7 +9,7 @@ use iced_x86::{Instruction, Mnemonic, OpKind};
 use x86::{Gpr, Rflags, SegmentName};
 
 use crate::cpu::{Break, Cpu, Exec, mask};
-use crate::decode::{Choice, Flow, segment_name};
+use crate::decode::{Choice, Flow, operand_segment};
 use crate::insn::{Handler, Insn};
 use crate::ops::arith::Arith;
 
@@ -78,7 +78,7 @@ impl Operation {
         Self {
             element: instruction.memory_size().size() as u8,
             address,
-            segment: segment_name(instruction.memory_segment()),
+            segment: operand_segment(instruction),
             repeat,
         }
     }
@@ -92,10 +92,8 @@ fn repeat(cpu: &mut Cpu, insn: &Insn, element: Element, chunk: Option<Chunk>) ->
     }
     let counter = Gpr::Rcx as u8;
     let mut left = cpu.reg(counter, operation.address);
-    if left == 0 {
-        // Written even so: ECX clears the upper half of RCX.
-        cpu.set_reg(counter, operation.address, 0);
-    }
+    // Written even if nothing is done: ECX clears the upper half of RCX.
+    cpu.set_reg(counter, operation.address, left);
     // A fault leaves the flags as they were before the instruction (SDM 2B REP).
     let flags = cpu.state.rflags;
     let single = cpu.state.rflags.contains(Rflags::TF) || cpu.watching;

@@ -196,12 +196,15 @@ fn with_memory(cpu: &mut Cpu, insn: &Insn, write: bool) -> Exec {
     let segment = insn.address.segment;
     let size = u64::from(insn.mem_size.max(1));
     let offset = cpu.effective_address(insn);
-    let lin = cpu.linear(segment, offset, size, write)?;
-    if let Some(host) = cpu.tlb.lookup(cpu.view, write, lin, size) {
+    let place = cpu.linear(segment, offset, size, write);
+    if let Ok(lin) = place
+        && let Some(host) = cpu.tlb.lookup(cpu.view, write, lin, size)
+    {
         return cpu.call(thunk, host);
     }
+    let lin = place.unwrap_or_else(|_| cpu.without_checks(segment, offset));
     let operand = Operand { thunk, segment, lin, size };
-    match cpu.reach(&operand, lin, size, write) {
+    match place.and_then(|lin| cpu.reach(&operand, lin, size, write)) {
         Ok(()) => cpu.call_on_copy(&operand, write),
         // Of these, only CMPXCHG16B has anything to say before it accesses
         // memory.

@@ -74,6 +74,7 @@ fn is_vex_maskmov(mnemonic: Mnemonic) -> bool {
 }
 
 /// What of an operand can be accessed.
+#[derive(Clone, Copy)]
 struct Reach {
     /// The fault of the first page.
     first: Option<Exception>,
@@ -137,22 +138,32 @@ fn fault_of(cpu: &mut Cpu, operand: &Operand, part: Range<u64>, write: bool) -> 
     }
 }
 
-fn prepare(cpu: &mut Cpu, insn: &Insn, write: bool) -> Exec<Operand> {
+/// The operand, with its fault if it is outside its segment.
+fn prepare(cpu: &mut Cpu, insn: &Insn, write: bool) -> Exec<(Operand, Option<Reach>)> {
     cpu.require(Unit::from_number(insn.reg1))?;
     let Some(thunk) = insn.thunk else { return Err(cpu.ud()) };
     let size = u64::from(insn.mem_size).clamp(1, MAX as u64);
     let segment = insn.address.segment;
     let offset = cpu.effective_address(insn);
-    let lin = cpu.linear(segment, offset, size, write)?;
-    Ok(Operand { thunk, segment, lin, size })
+    match cpu.linear(segment, offset, size, write) {
+        Ok(lin) => Ok((Operand { thunk, segment, lin, size }, None)),
+        Err(_) => {
+            let lin = cpu.without_checks(segment, offset);
+            let reach = Reach { first: Some(cpu.fault), second: Some(cpu.fault), in_first: size };
+            Ok((Operand { thunk, segment, lin, size }, Some(reach)))
+        }
+    }
 }
 
 fn load(cpu: &mut Cpu, insn: &Insn) -> Exec {
-    let operand = prepare(cpu, insn, false)?;
-    if let Some(host) = cpu.tlb.lookup(cpu.view, false, operand.lin, operand.size) {
+    let (operand, outside) = prepare(cpu, insn, false)?;
+    if outside.is_none()
+        && let Some(host) = cpu.tlb.lookup(cpu.view, false, operand.lin, operand.size)
+    {
         return cpu.call(operand.thunk, host);
     }
-    match Reach::of(cpu, &operand, false)?.gap(&operand) {
+    let reach = outside.map_or_else(|| Reach::of(cpu, &operand, false), Ok)?;
+    match reach.gap(&operand) {
         None => cpu.call_on_copy(&operand, false),
         Some(gap) => load_beside(cpu, &operand, &gap),
     }
@@ -191,12 +202,14 @@ fn call_beside(cpu: &mut Cpu, operand: &Operand, gap: &Gap) -> Exec {
 }
 
 fn store(cpu: &mut Cpu, insn: &Insn) -> Exec {
-    let operand = prepare(cpu, insn, true)?;
-    if let Some(host) = cpu.tlb.lookup(cpu.view, true, operand.lin, operand.size) {
+    let (operand, outside) = prepare(cpu, insn, true)?;
+    if outside.is_none()
+        && let Some(host) = cpu.tlb.lookup(cpu.view, true, operand.lin, operand.size)
+    {
         return cpu.call(operand.thunk, host);
     }
     let hits = cpu.debug_hits;
-    let reach = Reach::of(cpu, &operand, true)?;
+    let reach = outside.map_or_else(|| Reach::of(cpu, &operand, true), Ok)?;
     // Only what is written counts as touched.
     cpu.debug_hits = hits;
     match reach.gap(&operand) {

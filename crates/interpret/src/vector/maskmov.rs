@@ -7,7 +7,7 @@ use x86::{Gpr, X87State};
 
 use super::masked::runs;
 use crate::cpu::{Cpu, Exec, mask};
-use crate::decode::{Choice, Flow, segment_name};
+use crate::decode::{Choice, Flow, operand_segment};
 use crate::insn::{Handler, Insn};
 use crate::ops::native::Unit;
 
@@ -56,7 +56,7 @@ fn store_selected(cpu: &mut Cpu, insn: &Insn, data: &[u8], selector: &[u8]) -> E
         OpKind::MemorySegEDI => 4,
         _ => 8,
     };
-    let segment = segment_name(full.memory_segment());
+    let segment = operand_segment(full);
     let start = cpu.reg64(Gpr::Rdi as u8);
     let offset = |at: usize| start.wrapping_add(at as u64) & mask(bytes);
     let selected = |at: usize| selector[at] & 0x80 != 0;
