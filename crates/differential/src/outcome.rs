@@ -46,11 +46,12 @@ impl Event {
         }
     }
 
-    /// Linux says "present" of every address above user space, so that user
-    /// code cannot tell how the kernel is mapped.
+    /// Linux says "present" of every address above user space, which ends a
+    /// page before the canonical addresses do, so that user code cannot tell
+    /// how the kernel is mapped.
     fn as_linux_tells(self) -> Self {
         match self {
-            Self::Exception { vector, error, cr2 } if cr2 >> 63 != 0 => {
+            Self::Exception { vector, error, cr2 } if cr2 >= USER_END => {
                 Self::Exception { vector, error: error | 1, cr2 }
             }
             other => other,
@@ -87,6 +88,9 @@ pub struct Exempt {
     /// The exception flags in MXCSR.
     pub mxcsr: bool,
 }
+
+/// The end of Linux's user space.
+const USER_END: u64 = 0x7fff_ffff_f000;
 
 const FLAGS: u64 = Rflags::CF.bits()
     | Rflags::PF.bits()

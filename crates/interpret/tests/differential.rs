@@ -43,7 +43,7 @@ impl Run {
     /// Fails the test if anything differed, or if little was compared.
     fn finish(self) {
         let counts = &self.bench.counts;
-        println!("{counts}");
+        eprintln!("{counts}");
         let shown: Vec<String> = self.failures.iter().take(SHOWN).map(ToString::to_string).collect();
         assert!(shown.is_empty(), "{} differences:\n{}", self.failures.len(), shown.join("\n\n"));
         assert!(counts.inconclusive * 20 <= counts.same, "too much is inconclusive: {counts}");
