@@ -21,6 +21,9 @@ pub enum Signal {
     Exit = 1 << 4,
 }
 
+/// The bits of the word that are signals; the others hold a SIPI's vector.
+const SIGNALS: u32 = 0x00ff_ffff;
+
 /// The pending signals of one vCPU, shared by its engine and the machine.
 #[derive(Debug, Default)]
 pub struct VcpuSignals {
@@ -34,7 +37,7 @@ impl VcpuSignals {
     /// enough to ask at every block of guest code.
     #[inline]
     pub fn pending(&self) -> u32 {
-        self.word.load(Ordering::Relaxed)
+        self.word.load(Ordering::Relaxed) & SIGNALS
     }
 
     /// Whether `signal` is pending.
@@ -50,7 +53,7 @@ impl VcpuSignals {
     /// Raises a start-up IPI with its vector.
     pub fn raise_sipi(&self, vector: u8) {
         let _ = self.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, |word| {
-            Some(word & 0x00ff_ffff | u32::from(vector) << 24)
+            Some(word & SIGNALS | u32::from(vector) << 24)
         });
         self.set(Signal::Sipi as u32);
     }
@@ -78,7 +81,7 @@ impl VcpuSignals {
     /// Sleeps until any signal is pending, at most for `limit`.
     pub fn wait(&self, limit: Option<Duration>) {
         let guard = self.sleeper.lock().unwrap_or_else(PoisonError::into_inner);
-        let idle = |_: &mut ()| self.word.load(Ordering::Acquire) & 0x00ff_ffff == 0;
+        let idle = |_: &mut ()| self.word.load(Ordering::Acquire) & SIGNALS == 0;
         match limit {
             None => drop(self.wake.wait_while(guard, idle)),
             Some(limit) => drop(self.wake.wait_timeout_while(guard, limit, idle)),
@@ -100,6 +103,7 @@ mod tests {
         assert!(signals.take(Signal::Nmi) && !signals.take(Signal::Nmi));
         assert_eq!(signals.take_sipi(), Some(0x9f));
         assert_eq!(signals.take_sipi(), None);
+        assert_eq!(signals.pending(), 0, "the vector is no signal");
     }
 
     #[test]
