@@ -201,39 +201,53 @@ impl Blocks {
     /// the page's end.
     fn decode_block(&mut self, cpu: &mut Cpu, index: u32, offset: usize) -> Option<u16> {
         let gpa = self.pages[index as usize].gpa;
+        let start = gpa.wrapping_add(offset as u64);
+        let fresh = !cpu.memory.page(gpa)?.holds_code;
         let mut bytes = [0; PAGE_SIZE as usize];
         let bytes = &mut bytes[offset..];
-        // Marked first: a write while we decode is noticed.
-        let fresh = !cpu.memory.page(gpa)?.holds_code;
-        let mut insns = Vec::new();
-        cpu.memory.read(gpa.wrapping_add(offset as u64), bytes).ok()?;
-        let mut at = 0;
-        while insns.len() < MAX_INSNS && at < bytes.len() {
-            match self.decoder.decode(&bytes[at..], cpu.code_size, &cpu.cpuid) {
-                Decoded::MoreBytes => break,
-                Decoded::Insn(insn, flow) => {
-                    at += usize::from(insn.len);
-                    insns.push(insn);
-                    if flow == Flow::End {
-                        break;
-                    }
-                }
+        let mut again = [0; MAX_INSNS * MAX_LEN];
+        cpu.memory.read(start, bytes).ok()?;
+        let (insns, len) = loop {
+            let (insns, len) = self.decode_run(cpu, bytes);
+            if insns.is_empty() {
+                return None;
             }
-        }
-        if insns.is_empty() {
-            return None;
-        }
-        cpu.memory.mark_code(gpa.wrapping_add(offset as u64), at as u64);
+            cpu.memory.mark_code(start, len as u64);
+            // A write of another thread is noticed from the mark on; what came
+            // before it must show here.
+            let again = &mut again[..len];
+            cpu.memory.read(start, again).ok()?;
+            if bytes[..len] == *again {
+                break (insns, len);
+            }
+            cpu.memory.read(start, bytes).ok()?;
+        };
         if fresh {
             cpu.tlb.flush_writes();
         }
         cpu.stats.count(Callout::BlockDecoded);
         self.decoded += insns.len();
         let page = &mut self.pages[index as usize];
-        page.blocks.push(Block { insns: insns.into(), bytes: at as u16 });
+        page.blocks.push(Block { insns: insns.into(), bytes: len as u16 });
         let number = page.blocks.len() as u16;
         page.table[offset] = number;
         Some(number)
+    }
+
+    /// Decodes from the start of `bytes` to where a block ends; how many bytes
+    /// it takes.
+    fn decode_run(&mut self, cpu: &Cpu, bytes: &[u8]) -> (Vec<Insn>, usize) {
+        let (mut insns, mut at) = (Vec::new(), 0);
+        while insns.len() < MAX_INSNS && at < bytes.len() {
+            let decoded = self.decoder.decode(&bytes[at..], cpu.code_size, &cpu.cpuid);
+            let Decoded::Insn(insn, flow) = decoded else { break };
+            at += usize::from(insn.len);
+            insns.push(insn);
+            if flow == Flow::End {
+                break;
+            }
+        }
+        (insns, at)
     }
 
     /// Fetches one instruction byte by byte, where it crosses a page or comes
@@ -245,6 +259,8 @@ impl Blocks {
         let in_first = (0x1000 - (lin & 0xfff)).min(MAX_LEN as u64) as usize;
         for end in [in_first, MAX_LEN] {
             if end > len {
+                // The segment's end comes before the next page's.
+                check_fetch(cpu, len as u64 + 1)?;
                 fetch_bytes(cpu, lin, &mut bytes[len..end], len as u64)?;
                 len = end;
             }
