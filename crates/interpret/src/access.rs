@@ -181,7 +181,7 @@ impl Cpu {
     /// Whether an access is #AC, if it takes place at all. A bad address comes
     /// first, an absent page does not.
     pub(crate) fn misaligned(&self, view: View, lin: u64, size: u64) -> bool {
-        view == View::UserAligned && !lin.is_multiple_of(alignment(size)) && !self.off_limits(lin)
+        view.aligned() && !lin.is_multiple_of(alignment(size)) && !self.off_limits(lin)
     }
 
     /// Alignment checks and data breakpoints, for the views that want them.

@@ -209,15 +209,14 @@ impl Cpu {
     pub(crate) fn view_at(&self, cpl: u8) -> View {
         let state = &self.state;
         let ac = state.rflags.contains(Rflags::AC);
-        if self.watching {
-            View::watched(cpl == 3, ac)
-        } else if cpl == 3 {
+        let view = if cpl == 3 {
             if ac && state.cr0.contains(Cr0::AM) { View::UserAligned } else { View::User }
         } else if ac && state.cr4.contains(Cr4::SMAP) {
             View::SupervisorAc
         } else {
             View::Supervisor
-        }
+        };
+        if self.watching { view.watched() } else { view }
     }
 
     /// Recomputes the paging digest and forgets all translations. Call it after

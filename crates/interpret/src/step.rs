@@ -42,7 +42,7 @@ pub(crate) fn execute(cpu: &mut Cpu, insn: &Insn) -> Result<(), Stop> {
         return after_break(cpu, Break::Fault);
     }
     let before = cpu.state.rflags;
-    let shadow = std::mem::replace(&mut cpu.state.interrupt_shadow, InterruptShadow::None);
+    cpu.state.interrupt_shadow = InterruptShadow::None;
     cpu.state.rflags.remove(Rflags::RF);
     cpu.next_rip = cpu.state.rip.wrapping_add(u64::from(insn.len)) & cpu.linear_mask;
     cpu.entered_handler = false;
@@ -70,10 +70,7 @@ pub(crate) fn execute(cpu: &mut Cpu, insn: &Insn) -> Result<(), Stop> {
         Err(cause) => {
             // The instruction has not happened: what surrounds it stands.
             cpu.state.rflags = cpu.state.rflags.union(before.intersection(Rflags::RF));
-            if cause == Break::Fault {
-                cpu.debug_hits = 0;
-                let _ = shadow;
-            }
+            cpu.debug_hits = 0;
             after_break(cpu, cause)
         }
     }
@@ -90,9 +87,12 @@ pub(crate) fn deliver_debug_trap(cpu: &mut Cpu) -> Result<(), Stop> {
     system::deliver_exception_as_trap(cpu, Exception::plain(Vector::DB))
 }
 
-/// Whether an enabled instruction breakpoint is at CS:RIP; DR6 is set.
+/// Whether an enabled instruction breakpoint is at CS:RIP; DR6 is set. The
+/// shadow of MOV SS suppresses it as RF does (SDM 3B 18.3.1.1).
 fn instruction_breakpoint(cpu: &mut Cpu) -> bool {
-    if !cpu.watching || cpu.state.rflags.contains(Rflags::RF) {
+    let suppressed =
+        cpu.state.rflags.contains(Rflags::RF) || cpu.state.interrupt_shadow == InterruptShadow::MovSs;
+    if !cpu.watching || suppressed {
         return false;
     }
     let at = cpu.code_address().0;

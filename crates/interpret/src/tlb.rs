@@ -17,29 +17,39 @@ pub(crate) enum View {
     User = 2,
     /// CPL 3 with alignment checks: never in the TLB.
     UserAligned = 3,
-    /// As the first three, with data breakpoints to watch: never in the TLB.
+    /// As the first four, with data breakpoints to watch: never in the TLB.
     WatchedSupervisor = 4,
     WatchedSupervisorAc = 5,
     WatchedUser = 6,
+    WatchedUserAligned = 7,
 }
 
 impl View {
-    pub(crate) const fn watched(user: bool, ac: bool) -> Self {
-        match (user, ac) {
-            (true, _) => Self::WatchedUser,
-            (false, true) => Self::WatchedSupervisorAc,
-            (false, false) => Self::WatchedSupervisor,
+    /// The same with data breakpoints to watch.
+    pub(crate) const fn watched(self) -> Self {
+        match self {
+            Self::Supervisor => Self::WatchedSupervisor,
+            Self::SupervisorAc => Self::WatchedSupervisorAc,
+            Self::User => Self::WatchedUser,
+            Self::UserAligned => Self::WatchedUserAligned,
+            watched => watched,
         }
     }
 
     pub(crate) const fn user(self) -> bool {
-        matches!(self, Self::User | Self::UserAligned | Self::WatchedUser)
+        matches!(self, Self::User | Self::WatchedUser) || self.aligned()
+    }
+
+    /// Whether accesses must be aligned.
+    pub(crate) const fn aligned(self) -> bool {
+        matches!(self, Self::UserAligned | Self::WatchedUserAligned)
     }
 
     /// The same without alignment checks.
     pub(crate) const fn unaligned(self) -> Self {
         match self {
             Self::UserAligned => Self::User,
+            Self::WatchedUserAligned => Self::WatchedUser,
             other => other,
         }
     }
@@ -50,7 +60,7 @@ impl View {
     }
 
     pub(crate) const fn watches(self) -> bool {
-        matches!(self, Self::WatchedSupervisor | Self::WatchedSupervisorAc | Self::WatchedUser)
+        self as u8 >= Self::WatchedSupervisor as u8
     }
 
     /// Whether accesses may be remembered in the TLB.

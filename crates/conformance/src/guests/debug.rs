@@ -1,6 +1,6 @@
 //! Single step and breakpoints (SDM 3B 18.2, 18.3).
 
-use x86::{Cr4, Dr6, Dr7, Gpr::*, Rflags, Vector};
+use x86::{Cr0, Cr4, Dr6, Dr7, Gpr::*, Rflags, Vector};
 
 use crate::asm::{code32, code64};
 use crate::env::{long64, protected32, user32};
@@ -103,6 +103,15 @@ guests! { "debug";
      7: inc ecx
     ")), MAIN + 1, 0), 1).reg(Rcx, 0).pushed_flags(Rflags::RF, Rflags::empty());
 
+    /// The shadow of MOV SS suppresses an instruction breakpoint as RF does (SDM
+    /// 3B 18.3.1.1).
+    instruction_breakpoint_after_mov_ss: watch(protected32(code32!("
+        mov eax, 0x10
+        mov ss, eax
+        inc ecx
+        out 0xf4, al
+    ")), MAIN + 7, 0).reg(Rcx, 1);
+
     /// A handler that sets RF in the frame passes the breakpoint once (SDM 3B
     /// 18.3.1.1).
     resume_flag: watch(protected32(code32!("
@@ -168,6 +177,11 @@ guests! { "debug";
         nop
         out 0xf4, al
     ")), MAIN, 3);
+
+    /// A watch elsewhere leaves alignment checks as they are (SDM 3A 6.15,
+    /// interrupt 17).
+    watch_and_alignment: watch(user32(code32!("7: mov eax, [0xd001]")), DATA + 8, 3)
+        .patch(|s| s.cr0 |= Cr0::AM).with_flags(Rflags::AC).fault(Vector::AC, 0);
 
     /// Eight-byte watches exist in 64-bit mode (SDM 3B 18.2.4).
     watch_of_eight: debug_event(watch(long64(code64!("

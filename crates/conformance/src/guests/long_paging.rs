@@ -264,6 +264,12 @@ guests! { "long_paging";
      7: invpcid rax, [0xd000]
     ")).needs(Feature::Invpcid).data(0x1000).fault(Vector::GP, 0);
 
+    /// Whatever its type is (SDM 2A, INVPCID).
+    invpcid_reserved_of_all: long64(code64!("
+        mov eax, 2
+     7: invpcid rax, [0xd000]
+    ")).needs(Feature::Invpcid).data(0x1000).fault(Vector::GP, 0);
+
     /// INVPCID of one address makes a new entry count (SDM 2A, INVPCID).
     invpcid_address: long64(code64!("
         mov ebx, [0xe000]

@@ -286,6 +286,24 @@ guests! { "paging";
         out 0xf4, al
     ")).pae().dword(0xf000, 9).reg(Rax, 9);
 
+    /// PAE: a change of CR0.CD loads them too (SDM 3A 4.4.1).
+    pae_pdptes_loaded_with_cr0: protected32(code32!("
+        mov dword ptr [0x12008], 0x13001
+        mov eax, cr0
+        or eax, 0x40000000
+        mov cr0, eax
+        mov eax, [0x4000e000]
+        out 0xf4, al
+    ")).pae().dword(PAGE, 9).reg(Rax, 9);
+
+    /// An instruction that runs over the segment's end into an absent page is
+    /// #GP(0): the limit is checked first (SDM 3A 5.3).
+    fetch_beyond_limit_and_page: protected32(code32!("
+        mov eax, 0xdffe
+        jmp eax
+    ")).marked_code(code32!(at 0xdffe; "7: .byte 0xb8, 0")).paged().page(PAGE, 0)
+        .patch(|s| s.segment_mut(x86::SegmentName::Cs).limit = 0xdfff).fault(Vector::GP, 0);
+
     /// PAE: reserved bits in a present directory pointer make MOV to CR3
     /// #GP(0) (SDM 3A 4.4.1).
     pae_reserved_pdpte: protected32(code32!("

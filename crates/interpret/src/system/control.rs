@@ -132,7 +132,8 @@ impl Cpu {
         if leaves {
             self.state.efer.remove(Efer::LMA);
         }
-        if (old ^ new).intersects(CR0_PAGING) {
+        // The paging digest holds the PDPTEs.
+        if (old ^ new).intersects(CR0_PAGING | CR0_PDPTE) {
             self.paging_changed();
         }
         self.refresh();

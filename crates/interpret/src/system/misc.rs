@@ -25,7 +25,7 @@ pub(super) fn choose(instruction: &Instruction) -> Option<Choice> {
         M::Invlpg => (invlpg, Flow::Next),
         M::Invpcid => (invpcid, Flow::Next),
         M::Invd | M::Wbinvd | M::Wbnoinvd => (privileged_nop, Flow::Next),
-        M::Clflush | M::Clflushopt | M::Clwb | M::Cldemote => (flush_line, Flow::Next),
+        M::Clflush | M::Clflushopt | M::Clwb => (flush_line, Flow::Next),
         M::Vmcall | M::Vmmcall => (hypercall, Flow::End),
         M::Ud0 | M::Ud1 | M::Ud2 => (super::undefined, Flow::End),
         _ => return None,
@@ -109,13 +109,14 @@ fn invpcid(cpu: &mut Cpu, insn: &Insn) -> Exec {
     let kind = cpu.reg(insn.reg1, if cpu.long { 8 } else { 4 });
     let pcid: u64 = cpu.read(segment, offset)?;
     let linear: u64 = cpu.read(segment, offset.wrapping_add(8) & insn.address.mask)?;
+    let reserved = pcid >> 12 != 0;
     let wrong = match kind {
-        0 => pcid >> 12 != 0 || !cpu.canonical(linear) || needs_pcide(cpu, pcid),
-        1 => pcid >> 12 != 0 || needs_pcide(cpu, pcid),
+        0 => !cpu.canonical(linear) || needs_pcide(cpu, pcid),
+        1 => needs_pcide(cpu, pcid),
         2 | 3 => false,
         _ => true,
     };
-    if wrong {
+    if reserved || wrong {
         return Err(cpu.gp0());
     }
     cpu.flush_tlb();
