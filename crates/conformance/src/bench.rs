@@ -1,11 +1,12 @@
 //! The machine around a guest: a few ports, an MMIO page, scripted interrupts.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use engine::{Hypercall, MsrFault, Platform, Signal, VcpuSignals};
+use x86::msr::IA32_APIC_BASE;
 use x86::{GuestPhysAddr, Vector};
 
 use crate::layout::{COUNTER_PORT, ECHO_PORT, EXIT_PORT, INTERRUPT_PORT, NMI_PORT, STUB_PORT};
@@ -75,6 +76,7 @@ pub(crate) struct Bench {
     signals: Arc<VcpuSignals>,
     start: Instant,
     priority: AtomicU8,
+    apic_base: AtomicU64,
     record: Mutex<Record>,
 }
 
@@ -96,7 +98,13 @@ const fn sized(value: u32, size: u8) -> u32 {
 
 impl Bench {
     pub(crate) fn new(signals: Arc<VcpuSignals>) -> Self {
-        Self { signals, start: Instant::now(), priority: AtomicU8::new(0), record: Mutex::default() }
+        Self {
+            signals,
+            start: Instant::now(),
+            priority: AtomicU8::new(0),
+            apic_base: AtomicU64::new(0xfee0_0900),
+            record: Mutex::default(),
+        }
     }
 
     fn record(&self) -> MutexGuard<'_, Record> {
@@ -173,11 +181,23 @@ impl Platform for Bench {
     }
 
     fn msr_read(&self, _vcpu: u32, index: u32) -> Option<Result<u64, MsrFault>> {
-        (index == MACHINE_MSR).then_some(Ok(MACHINE_MSR_VALUE))
+        match index {
+            IA32_APIC_BASE => Some(Ok(self.apic_base.load(Ordering::Relaxed))),
+            MACHINE_MSR => Some(Ok(MACHINE_MSR_VALUE)),
+            _ => None,
+        }
     }
 
     fn msr_write(&self, _vcpu: u32, index: u32, value: u64) -> Option<Result<(), MsrFault>> {
-        (index == MACHINE_MSR).then_some(if value == 0 { Err(MsrFault) } else { Ok(()) })
+        match index {
+            IA32_APIC_BASE => {
+                self.apic_base.store(value, Ordering::Relaxed);
+                Some(Ok(()))
+            }
+            MACHINE_MSR if value == 0 => Some(Err(MsrFault)),
+            MACHINE_MSR => Some(Ok(())),
+            _ => None,
+        }
     }
 
     fn tsc(&self) -> u64 {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use engine::{Callout, Platform, TraceEvent, TraceSink, TraceWhat, VcpuConfig, VcpuSignals, VcpuStats};
 use memory::GuestMemory;
-use x86::cpuid::CpuidModel;
+use x86::cpuid::{CpuidModel, Feature};
 use x86::paging::Paging;
 use x86::{CpuState, Cr0, Cr4, Exception, Gpr, LinearAddr, Rflags, Segment, SegmentName, is_canonical};
 
@@ -241,6 +241,13 @@ impl Cpu {
     /// Whether `lin` is canonical in the current paging mode.
     pub(crate) fn canonical(&self, lin: u64) -> bool {
         is_canonical(lin, self.state.cr4.contains(Cr4::LA57))
+    }
+
+    /// Whether `lin` may be loaded into a register that holds a linear address:
+    /// the width that counts is the one the processor supports, not the one
+    /// that CR4.LA57 has enabled.
+    pub(crate) fn loadable(&self, lin: u64) -> bool {
+        is_canonical(lin, self.cpuid.has(Feature::La57))
     }
 
     /// The linear address of the current instruction.

@@ -52,7 +52,11 @@ pub(crate) fn execute(cpu: &mut Cpu, insn: &Insn) -> Result<(), Stop> {
         Ok(()) => {
             cpu.state.rip = cpu.next_rip;
             cpu.stats.instructions += 1;
-            if before.contains(Rflags::TF) && !cpu.entered_handler {
+            // MOV SS has no single-step trap of its own: the next one comes
+            // after the next instruction, and only if that one steps (SDM 3A
+            // 6.8.3). Data breakpoints it hits are held back instead.
+            let shadowed = cpu.state.interrupt_shadow == InterruptShadow::MovSs;
+            if before.contains(Rflags::TF) && !cpu.entered_handler && !shadowed {
                 cpu.debug_hits |= Dr6::BS.bits();
             }
             Ok(())

@@ -154,6 +154,15 @@ guests! { "iret";
     long_outer_ring: iretq_to(UCODE64, UDATA).marked_code(code64!(at 0x9000; "7: ud2")).event(Vector::UD)
         .pushed_cs(UCODE64).pushed(FrameItem::Sp, u64::MAX, 0x7000);
 
+    /// A data segment that ring 3 may not use becomes null on the way (SDM 3A
+    /// 5.8.6); processors leave the base of GS, which 64-bit code goes on to use.
+    long_outer_ring_keeps_bases: iretq_to(UCODE64, UDATA).patch(|s| {
+        s.segment_mut(SegmentName::Gs).base = DATA;
+        s.segment_mut(SegmentName::Gs).selector = x86::Selector(KDATA);
+    }).marked_code(code64!(at 0x9000; "7: ud2")).event(Vector::UD)
+        .item("GS", |s| s.segment(SegmentName::Gs).selector.0.into(), 0)
+        .item("GS base", |s| s.segment(SegmentName::Gs).base, DATA);
+
     /// To ring 3, compatibility mode (SDM 3A 6.14.3).
     long_to_compatibility: iretq_to(UCODE32, UDATA).marked_code(code32!(at 0x9000; "inc eax; 7: ud2"))
         .event(Vector::UD).pushed_cs(UCODE32).reg(Rax, 1);

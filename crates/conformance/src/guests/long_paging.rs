@@ -188,6 +188,23 @@ guests! { "long_paging";
     /// Bit 56 alone is not (SDM 3A 4.5).
     la57_non_canonical: read_at(1 << 56).la57().fault(Vector::GP, 0);
 
+    /// Processors let registers take addresses of the width that they support,
+    /// also while CR4.LA57 is clear.
+    la57_registers: long64(code64!("
+        lgdt [0xd000]
+        lidt [0xd000]
+        sgdt [0xd010]
+        sidt [0xd020]
+        mov rbx, [0xd012]
+        mov rcx, [0xd022]
+        out 0xf4, al
+    ")).needs(Feature::La57).word(DATA, 0x7f).qword(DATA + 2, 0xaa_aaaa_aaaa_aaaa)
+        .reg(Rbx, 0xaa_aaaa_aaaa_aaaa).reg(Rcx, 0xaa_aaaa_aaaa_aaaa);
+
+    /// But no wider ones: #GP(0) (SDM 2A, LGDT).
+    la57_registers_non_canonical: long64(code64!("7: lgdt [0xd000]")).needs(Feature::La57)
+        .word(DATA, 0x7f).qword(DATA + 2, 0x1aa_aaaa_aaaa_aaaa).fault(Vector::GP, 0);
+
     /// CR4.LA57 cannot change in IA-32e mode: #GP(0) (SDM 2B, MOV to CR).
     la57_toggle: long64(code64!("
         mov rax, cr4

@@ -81,6 +81,21 @@ guests! { "privileged";
     xsetbv: user64(code64!("7: xsetbv")).needs(x86::cpuid::Feature::Xsave).patch(|s| s.cr4 |= Cr4::OSXSAVE)
         .fault(Vector::GP, 0);
 
+    /// CPUID shows the local APIC only while IA32_APIC_BASE enables it (SDM 3A
+    /// 11.4.3).
+    apic_flag: protected32(code32!("
+        mov eax, 1
+        cpuid
+        mov esi, edx
+        mov ecx, 0x1b
+        rdmsr
+        and eax, 0xfffff7ff
+        wrmsr
+        mov eax, 1
+        cpuid
+        out 0xf4, al
+    ")).reg_masked(Rsi, 0x200, 0x200).reg_masked(Rdx, 0x200, 0);
+
     /// RDTSC with CR4.TSD (SDM 2B, RDTSC).
     rdtsc_disabled: user32(code32!("7: rdtsc")).patch(|s| s.cr4 |= Cr4::TSD).fault(Vector::GP, 0);
 

@@ -81,6 +81,27 @@ guests! { "shadow";
      7: inc ecx
     ")).event(Vector::DB).reg(Rcx, 1).masked_item("DR6", |s| s.dr6.bits(), 0xe00f, Dr6::BS.bits());
 
+    /// An INT1 in the shadow enters its handler without BS: MOV SS leaves no
+    /// trap to deliver there (SDM 3A 6.8.3).
+    mov_ss_icebp: protected32(code32!("
+        mov eax, 0x10
+        push 0x102
+        popfd
+        mov ss, eax
+        .byte 0xf1
+     7: nop
+    ")).event(Vector::DB).masked_item("DR6", |s| s.dr6.bits(), 0xe00f, 0);
+
+    /// Nor does an INT n in the shadow leave one for its handler.
+    mov_ss_interrupt: protected32(code32!("
+        mov eax, 0x10
+        push 0x102
+        popfd
+        mov ss, eax
+        int 0x40
+     7: nop
+    ")).event(Vector(0x40)).pushed_flags(Rflags::TF, Rflags::TF);
+
     /// POP SS likewise.
     pop_ss_single_step: protected32(code32!("
         push 0x10

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use engine::{Callout, Hypercall};
 use iced_x86::{Instruction, Mnemonic};
 use x86::cpuid::Feature;
-use x86::{Activity, Cr4, Gpr};
+use x86::{Activity, Cr4, Gpr, msr};
 
 use crate::cpu::{Cpu, Exec};
 use crate::decode::{Choice, Flow};
@@ -13,6 +13,9 @@ use crate::insn::{Handler, Insn};
 
 /// How long MWAIT sleeps at the most.
 const MWAIT_LIMIT: Duration = Duration::from_millis(1);
+
+/// The APIC flag in EDX of CPUID leaf 1, and of AMD's copy in leaf 8000_0001.
+const APIC: u32 = 1 << 9;
 
 /// The handler, if the instruction is one of these.
 pub(super) fn choose(instruction: &Instruction) -> Option<Choice> {
@@ -36,13 +39,23 @@ pub(super) fn choose(instruction: &Instruction) -> Option<Choice> {
 fn cpuid(cpu: &mut Cpu, _insn: &Insn) -> Exec {
     cpu.stats.count(Callout::Cpuid);
     let (leaf, subleaf) = (cpu.reg(Gpr::Rax as u8, 4) as u32, cpu.reg(Gpr::Rcx as u8, 4) as u32);
-    let answer = cpu.cpuid.query(leaf, subleaf, &cpu.state);
+    let mut answer = cpu.cpuid.query(leaf, subleaf, &cpu.state);
+    if matches!(leaf, 1 | 0x8000_0001) && apic_disabled(cpu) {
+        answer.edx &= !APIC;
+    }
     for (reg, value) in
         [(Gpr::Rax, answer.eax), (Gpr::Rbx, answer.ebx), (Gpr::Rcx, answer.ecx), (Gpr::Rdx, answer.edx)]
     {
         cpu.set_reg(reg as u8, 4, u64::from(value));
     }
     Ok(())
+}
+
+/// A local APIC that IA32_APIC_BASE has disabled is not there for CPUID either
+/// (SDM 3A 11.4.3).
+fn apic_disabled(cpu: &Cpu) -> bool {
+    const ENABLE: u64 = 1 << 11;
+    matches!(cpu.platform().msr_read(cpu.id, msr::IA32_APIC_BASE), Some(Ok(base)) if base & ENABLE == 0)
 }
 
 fn hlt(cpu: &mut Cpu, _insn: &Insn) -> Exec {
@@ -111,7 +124,7 @@ fn invpcid(cpu: &mut Cpu, insn: &Insn) -> Exec {
     let linear: u64 = cpu.read(segment, offset.wrapping_add(8) & insn.address.mask)?;
     let reserved = pcid >> 12 != 0;
     let wrong = match kind {
-        0 => !cpu.canonical(linear) || needs_pcide(cpu, pcid),
+        0 => !cpu.loadable(linear) || needs_pcide(cpu, pcid),
         1 => needs_pcide(cpu, pcid),
         2 | 3 => false,
         _ => true,

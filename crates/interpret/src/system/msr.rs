@@ -152,7 +152,7 @@ fn read_base(cpu: &mut Cpu, insn: &Insn, segment: SegmentName) -> Exec {
 fn write_base(cpu: &mut Cpu, insn: &Insn, segment: SegmentName) -> Exec {
     require_fsgsbase(cpu)?;
     let base = cpu.reg(insn.reg1, insn.size);
-    if !cpu.canonical(base) {
+    if !cpu.loadable(base) {
         return Err(cpu.gp0());
     }
     cpu.state.segment_mut(segment).base = base;

@@ -36,7 +36,7 @@ fn load_table(cpu: &mut Cpu, insn: &Insn) -> Exec<DescriptorTable> {
         Some(Code::Lgdt_m1664 | Code::Lidt_m1664) => cpu.read::<u64>(segment, second)?,
         _ => u64::from(cpu.read::<u32>(segment, second)?),
     };
-    if cpu.long && !cpu.canonical(base) {
+    if cpu.long && !cpu.loadable(base) {
         return Err(cpu.gp0());
     }
     Ok(DescriptorTable { base, limit })

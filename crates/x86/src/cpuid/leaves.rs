@@ -1,10 +1,12 @@
 //! The leaves, in the manual's order (SDM 2A CPUID, table 3-8).
 
 use super::{CpuidModel, CpuidRegister, CpuidResult, Feature, Vendor};
-use crate::{CpuState, Cr4, Xcr0};
+use crate::{CpuState, Cr4, Xcr0, msr};
 
 /// Highest basic leaf.
 pub(super) const MAX_BASIC: u32 = 0x1f;
+/// The same while IA32_MISC_ENABLE limits it, for systems that know no more.
+const LIMITED_BASIC: u32 = 3;
 /// Highest leaf of the hypervisor range.
 pub(super) const MAX_HYPERVISOR: u32 = 0x4000_0010;
 /// Highest extended leaf.
@@ -52,7 +54,8 @@ impl CpuidModel {
         match leaf {
             0 => {
                 let [ebx, ecx, edx] = self.identity.vendor;
-                CpuidResult::new(MAX_BASIC, ebx, ecx, edx)
+                let limited = state.msrs.misc_enable & msr::MISC_ENABLE_LIMIT_CPUID != 0;
+                CpuidResult::new(if limited { LIMITED_BASIC } else { MAX_BASIC }, ebx, ecx, edx)
             }
             1 => self.version(state),
             // Everything about caches is in leaf 4.
@@ -174,7 +177,7 @@ impl CpuidModel {
         }
     }
 
-    pub(super) fn extended(&self, leaf: u32) -> CpuidResult {
+    pub(super) fn extended(&self, leaf: u32, state: &CpuState) -> CpuidResult {
         match leaf {
             0x8000_0000 => {
                 let [ebx, ecx, edx] = self.identity.vendor;
@@ -183,7 +186,7 @@ impl CpuidModel {
                     _ => CpuidResult::new(MAX_EXTENDED, 0, 0, 0),
                 }
             }
-            0x8000_0001 => self.extended_features(),
+            0x8000_0001 => self.extended_features(state),
             0x8000_0002 => self.identity.brand[0],
             0x8000_0003 => self.identity.brand[1],
             0x8000_0004 => self.identity.brand[2],
@@ -203,10 +206,14 @@ impl CpuidModel {
 
     /// AMD repeats its signature and the older bits of leaf 1 here (APM 3
     /// E.4.2), and says that several IDs mean cores, not threads.
-    fn extended_features(&self) -> CpuidResult {
+    fn extended_features(&self, state: &CpuState) -> CpuidResult {
+        const XD: u32 = 1 << 20;
         const COMMON: u32 = 0x0183_f3ff;
         const CMP_LEGACY: u32 = 1 << 1;
         let mut result = self.feature_bits(0x8000_0001, 0);
+        if state.msrs.misc_enable & msr::MISC_ENABLE_XD_DISABLE != 0 {
+            result.edx &= !XD;
+        }
         if self.vendor() == Vendor::Amd {
             result.eax = self.identity.signature;
             result.edx |= self.features.bits(1, 0, CpuidRegister::Edx) & COMMON;

@@ -120,6 +120,16 @@ fn dynamic_bits_follow_the_state() {
 }
 
 #[test]
+fn misc_enable_hides_leaves_and_execute_disable() {
+    let model = full();
+    let mut state = CpuState::reset();
+    assert_ne!(model.query(0x8000_0001, 0, &state).edx & 1 << 20, 0);
+    state.msrs.misc_enable |= 1 << 34 | 1 << 22;
+    assert_eq!(model.query(0x8000_0001, 0, &state).edx & 1 << 20, 0);
+    assert_eq!(model.query(0, 0, &state).eax, 3);
+}
+
+#[test]
 fn extended_state_has_the_manuals_offsets() {
     let model = full();
     let main = ask(&model, 0xd, 0);

@@ -46,8 +46,14 @@ pub const MICROCODE_REVISION: u64 = 0x7fff_ffff;
 const SPEC_CTRL: u64 = 3;
 /// IA32_DEBUGCTL: LBR and BTF.
 const DEBUGCTL: u64 = 3;
-/// IA32_MISC_ENABLE: fast strings, thermal control, SpeedStep, MONITOR, xTPR.
-const MISC_ENABLE: u64 = 1 | 1 << 3 | 1 << 16 | 1 << 18 | 1 << 23;
+/// IA32_MISC_ENABLE: fast strings, thermal control, SpeedStep, MONITOR, xTPR,
+/// and what changes CPUID.
+const MISC_ENABLE: u64 =
+    1 | 1 << 3 | 1 << 16 | 1 << 18 | 1 << 23 | MISC_ENABLE_LIMIT_CPUID | MISC_ENABLE_XD_DISABLE;
+/// IA32_MISC_ENABLE: CPUID leaf 0 names leaf 3 as the last one.
+pub const MISC_ENABLE_LIMIT_CPUID: u64 = 1 << 22;
+/// IA32_MISC_ENABLE: execute-disable is neither offered nor can be enabled.
+pub const MISC_ENABLE_XD_DISABLE: u64 = 1 << 34;
 /// IA32_MISC_ENABLE: BTS and PEBS are not available; read-only.
 const MISC_ENABLE_FIXED: u64 = 1 << 11 | 1 << 12;
 
@@ -265,7 +271,11 @@ fn write_efer(state: &mut CpuState, value: u64, limits: &Limits) -> Result<(), E
     let new = Efer::from_bits_retain(value);
     let toggled = new ^ state.efer;
     let paging = state.cr0.contains(Cr0::PG);
-    permit(limits.features.efer().contains(new) && !(paging && toggled.contains(Efer::LME)))?;
+    let mut allowed = limits.features.efer();
+    if state.msrs.misc_enable & MISC_ENABLE_XD_DISABLE != 0 {
+        allowed.remove(Efer::NXE);
+    }
+    permit(allowed.contains(new) && !(paging && toggled.contains(Efer::LME)))?;
     state.efer = new & !Efer::LMA | state.efer & Efer::LMA;
     Ok(())
 }

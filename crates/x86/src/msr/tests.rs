@@ -20,6 +20,7 @@ fn stored_registers_read_back_what_was_written() {
         (IA32_SYSENTER_ESP, 0xffff_8000_1234_5678),
         (IA32_SYSENTER_EIP, 0x7fff_ffff_f000),
         (IA32_DEBUGCTL, 2),
+        (IA32_MISC_ENABLE, 0x4_00c5_1809),
         (IA32_PAT, 0x0007_0106_0504_0106),
         (IA32_MTRR_DEF_TYPE, 0xc06),
         (IA32_MTRR_FIX64K_00000, 0x0606_0606_0606_0606),
@@ -56,7 +57,7 @@ fn forbidden_values_fault_and_change_nothing() {
         (IA32_SYSENTER_EIP, 0x0100_0000_0000_0000),
         (IA32_MCG_CAP, 1),
         (IA32_MCG_STATUS, 8),
-        (IA32_MISC_ENABLE, 1 << 34),
+        (IA32_MISC_ENABLE, 1 << 1),
         (IA32_DEBUGCTL, 4),
         (IA32_PAT, 2),
         (IA32_PAT, 3 << 56),
@@ -91,6 +92,15 @@ fn long_mode_is_enabled_with_paging_off_only() {
     assert_eq!(write(&mut state, IA32_EFER, 0xc01, &limits()), GP);
     assert_eq!(write(&mut state, IA32_EFER, 0x100, &limits()), OK);
     assert_eq!(state.efer.bits(), 0x500, "LMA stays");
+}
+
+#[test]
+fn execute_disable_can_be_taken_away() {
+    let mut state = CpuState::reset();
+    assert_eq!(write(&mut state, IA32_MISC_ENABLE, 1 << 34, &limits()), OK);
+    assert_eq!(write(&mut state, IA32_EFER, 1 << 11, &limits()), GP);
+    assert_eq!(write(&mut state, IA32_MISC_ENABLE, 0, &limits()), OK);
+    assert_eq!(write(&mut state, IA32_EFER, 1 << 11, &limits()), OK);
 }
 
 #[test]

@@ -86,7 +86,9 @@ impl Cpu {
     }
 
     /// Nulls the data segments that the outer level, which is the CPL by now,
-    /// must not keep (SDM 3A 5.8.6).
+    /// must not keep (SDM 3A 5.8.6). The base stays where it was: processors
+    /// mark the register unusable, and 64-bit mode goes on to use that of FS
+    /// and GS.
     pub(super) fn drop_inner_segments(&mut self) {
         let cpl = self.cpl();
         for name in [SegmentName::Es, SegmentName::Fs, SegmentName::Gs, SegmentName::Ds] {
@@ -94,7 +96,7 @@ impl Cpu {
             let attributes = segment.attributes;
             let guarded = attributes.present() && !attributes.is_conforming();
             if guarded && attributes.dpl() < cpl {
-                *segment = Segment::null(Selector::NULL);
+                *segment = Segment { base: segment.base, ..Segment::null(Selector::NULL) };
             }
         }
         self.refresh();

@@ -48,7 +48,7 @@ fn system_segment(cpu: &mut Cpu, selector: Selector, check: Check) -> Exec<(Desc
         Some(high) => descriptor.system_segment64(high, selector),
         None => descriptor.segment(selector),
     };
-    if high.is_some() && !cpu.canonical(segment.base) {
+    if high.is_some() && !cpu.loadable(segment.base) {
         return cpu.selector_fault(Exception::gp, selector);
     }
     Ok((descriptor, segment))
