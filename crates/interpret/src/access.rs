@@ -263,6 +263,8 @@ impl Cpu {
             let at = at.wrapping_add(index as u64 * 8);
             self.stats.count(Callout::Mmio);
             self.platform().mmio_write(self.id, at, piece);
+            // The device may have written code.
+            self.code_hit = true;
             self.trace_mmio(at, piece, true);
         }
     }

@@ -4,7 +4,9 @@
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use engine::{Callout, Platform, TraceEvent, TraceSink, TraceWhat, VcpuConfig, VcpuSignals, VcpuStats};
+use engine::{
+    Callout, Platform, Signal, TraceEvent, TraceSink, TraceWhat, VcpuConfig, VcpuSignals, VcpuStats,
+};
 use memory::GuestMemory;
 use x86::cpuid::{CpuidModel, Feature};
 use x86::paging::Paging;
@@ -87,7 +89,7 @@ impl Cpu {
         let state = CpuState::reset();
         let tracing = config.trace.as_ref().map(|sink| sink.wants()).unwrap_or_default();
         let mut cpu = Self {
-            paging: Paging::from_state(&state),
+            paging: paging(&state, &config.cpuid),
             state,
             next_rip: 0,
             fault: Exception::UD,
@@ -222,7 +224,7 @@ impl Cpu {
     /// Recomputes the paging digest and forgets all translations. Call it after
     /// changes of CR0, CR3, CR4, EFER or PKRU.
     pub(crate) fn paging_changed(&mut self) {
-        self.paging = Paging::from_state(&self.state);
+        self.paging = paging(&self.state, &self.cpuid);
         self.flush_tlb();
     }
 
@@ -254,6 +256,14 @@ impl Cpu {
     pub(crate) fn code_address(&self) -> LinearAddr {
         let base = if self.long { 0 } else { self.state.segment(SegmentName::Cs).base };
         LinearAddr(base.wrapping_add(self.state.rip) & self.linear_mask)
+    }
+
+    /// Whether a signal is pending that can be acted upon now.
+    #[inline]
+    pub(crate) fn signalled(&self) -> bool {
+        const MASKABLE: u32 = Signal::Interrupt as u32;
+        let pending = self.signals.pending();
+        pending != 0 && (pending != MASKABLE || self.state.rflags.contains(Rflags::IF))
     }
 
     /// Reports an event to the trace, if there is one.
@@ -311,6 +321,13 @@ impl Cpu {
     pub(crate) fn set_flags(&mut self, mask: Rflags, new: Rflags) {
         self.state.rflags = self.state.rflags.difference(mask).union(new.intersection(mask));
     }
+}
+
+/// The paging digest of `state` on the processor that the guest sees.
+fn paging(state: &CpuState, cpuid: &CpuidModel) -> Paging {
+    Paging::from_state(state)
+        .with_phys_bits(cpuid.phys_bits())
+        .with_gigabyte_pages(cpuid.has(Feature::Page1Gb))
 }
 
 /// All ones in the low `bytes` bytes.

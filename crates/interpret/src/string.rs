@@ -111,7 +111,7 @@ fn repeat(cpu: &mut Cpu, insn: &Insn, element: Element, chunk: Option<Chunk>) ->
         if !goes_on {
             break;
         }
-        if left > 0 && (single || cpu.signals.pending() != 0 || cpu.code_hit) {
+        if left > 0 && (single || cpu.signalled() || cpu.code_hit) {
             return Err(Break::Restart);
         }
     }

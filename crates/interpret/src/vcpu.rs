@@ -87,7 +87,7 @@ impl Vcpu for Interpreted {
 
 fn run(cpu: &mut Cpu, blocks: &mut Blocks) -> Stop {
     loop {
-        let outcome = if cpu.signals.pending() != 0 || step::wanted(cpu) {
+        let outcome = if cpu.signalled() || step::wanted(cpu) {
             attend(cpu).and_then(|()| step::step(cpu, blocks))
         } else {
             match blocks.lookup(cpu) {

@@ -117,27 +117,40 @@ pub(crate) fn handler(instruction: &Instruction, access: Option<OpAccess>) -> Ha
         (Some(OpAccess::Read | OpAccess::CondRead), false) => fpu_load,
         (Some(OpAccess::NoMemAccess | OpAccess::None), _) => register_only,
         (Some(OpAccess::Write), true) => store,
+        // After an unmasked exception an x87 instruction does not store (SDM 1
+        // 8.5): its operand may stay what it is.
+        (Some(OpAccess::Write), false) if unit(instruction) == Unit::X87 => fpu_modify,
         (Some(OpAccess::Write), false) => fpu_store,
         (Some(_), true) => modify,
         (Some(_), false) => fpu_modify,
     }
 }
 
+/// What an instruction does with its memory operand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Touch {
+    Load,
+    /// Writes all of it and reads nothing.
+    Store,
+    Modify,
+}
+
 fn register_only(cpu: &mut Cpu, insn: &Insn) -> Exec {
     let thunk = thunk_of(cpu, insn)?;
-    cpu.call(thunk, std::ptr::null_mut())
+    // SAFETY: the thunk has no memory operand.
+    unsafe { cpu.call(thunk, std::ptr::null_mut()) }
 }
 
 fn load(cpu: &mut Cpu, insn: &Insn) -> Exec {
-    with_memory(cpu, insn, false)
+    with_memory(cpu, insn, Touch::Load)
 }
 
 fn store(cpu: &mut Cpu, insn: &Insn) -> Exec {
-    with_memory(cpu, insn, true)
+    with_memory(cpu, insn, Touch::Store)
 }
 
 fn modify(cpu: &mut Cpu, insn: &Insn) -> Exec {
-    with_memory(cpu, insn, true)
+    with_memory(cpu, insn, Touch::Modify)
 }
 
 fn fpu_register_only(cpu: &mut Cpu, insn: &Insn) -> Exec {
@@ -191,8 +204,9 @@ pub(crate) struct Operand {
 
 /// Executes the instruction on its memory operand: in place where that is one
 /// piece of RAM, else on a copy.
-fn with_memory(cpu: &mut Cpu, insn: &Insn, write: bool) -> Exec {
+fn with_memory(cpu: &mut Cpu, insn: &Insn, touch: Touch) -> Exec {
     let thunk = thunk_of(cpu, insn)?;
+    let write = touch != Touch::Load;
     let segment = insn.address.segment;
     let size = u64::from(insn.mem_size.max(1));
     let offset = cpu.effective_address(insn);
@@ -200,12 +214,14 @@ fn with_memory(cpu: &mut Cpu, insn: &Insn, write: bool) -> Exec {
     if let Ok(lin) = place
         && let Some(host) = cpu.tlb.lookup(cpu.view, write, lin, size)
     {
-        return cpu.call(thunk, host);
+        // SAFETY: the TLB holds only pages of guest RAM, and the operand lies in
+        // one page.
+        return unsafe { cpu.call(thunk, host) };
     }
     let lin = place.unwrap_or_else(|_| cpu.without_checks(segment, offset));
     let operand = Operand { thunk, segment, lin, size };
     match place.and_then(|lin| cpu.reach(&operand, lin, size, write)) {
-        Ok(()) => cpu.call_on_copy(&operand, write),
+        Ok(()) => cpu.call_on_copy(&operand, touch),
         // Of these, only CMPXCHG16B has anything to say before it accesses
         // memory.
         Err(cause) if insn.reg1 == Unit::Integer as u8 && size < 16 => Err(cause),
@@ -214,12 +230,15 @@ fn with_memory(cpu: &mut Cpu, insn: &Insn, write: bool) -> Exec {
 }
 
 impl Cpu {
-    /// Calls a thunk; `memory` must be valid for its operand.
+    /// Calls a thunk.
+    ///
+    /// # Safety
+    /// `memory` must be valid for the thunk's operand, if it has one, or lie in
+    /// a guard's hole.
     #[inline]
-    pub(crate) fn call(&mut self, thunk: Thunk, memory: *mut u8) -> Exec {
+    pub(crate) unsafe fn call(&mut self, thunk: Thunk, memory: *mut u8) -> Exec {
         // SAFETY: thunks live as long as the block they belong to; the run loop
-        // has announced the arena; callers pass the operand's address, from the
-        // TLB or in the bounce buffer.
+        // has announced the arena; the caller answers for the operand.
         let outcome = unsafe { thunk.call(&mut self.state, memory) };
         outcome.map_err(|fault| {
             let exception = fault.exception();
@@ -246,27 +265,33 @@ impl Cpu {
         let fault = self.fault;
         let Some(guard) = self.bounce.guard().filter(|_| cause == Break::Fault) else { return Err(cause) };
         let memory = guard.operand(operand.lin, Hole::Both);
-        match self.call(operand.thunk, memory) {
+        // SAFETY: the operand lies in the guard's hole.
+        match unsafe { self.call(operand.thunk, memory) } {
             Err(Break::Fault) if self.fault.vector == Vector::PF => Err(self.raise(fault)),
             outcome => outcome,
         }
     }
 
-    /// Calls a thunk whose operand can be accessed, if need be on a copy, which
-    /// is written back if `write`.
+    /// Calls a thunk whose operand can be accessed, if need be on a copy. What
+    /// is only stored is not read before: a device would notice.
     #[cold]
-    pub(crate) fn call_on_copy(&mut self, operand: &Operand, write: bool) -> Exec {
+    pub(crate) fn call_on_copy(&mut self, operand: &Operand, touch: Touch) -> Exec {
         let Operand { thunk, lin, size, .. } = *operand;
+        let write = touch != Touch::Load;
         if let Some(host) = self.tlb.lookup(self.view, write, lin, size) {
-            return self.call(thunk, host);
+            // SAFETY: as in `with_memory`.
+            return unsafe { self.call(thunk, host) };
         }
         let mut bytes = [0; crate::native::MAX_OPERAND];
         let bytes = &mut bytes[..size as usize];
-        self.read_slow(self.view, lin, bytes)?;
+        if touch != Touch::Store {
+            self.read_slow(self.view, lin, bytes)?;
+        }
         let operand = self.bounce.operand(lin, size as usize);
         operand.copy_from_slice(bytes);
         let memory = operand.as_mut_ptr();
-        self.call(thunk, memory)?;
+        // SAFETY: the bounce buffer has room for the operand.
+        unsafe { self.call(thunk, memory) }?;
         if write {
             bytes.copy_from_slice(self.bounce.operand(lin, size as usize));
             self.write_slow(self.view, lin, bytes)?;

@@ -69,13 +69,8 @@ fn popf(cpu: &mut Cpu, insn: &Insn) -> Exec {
         settable |= Rflags::IOPL;
     }
     cpu.state.rflags = old.difference(settable).difference(Rflags::RF) | image.intersection(settable);
-    if bytes > 2 && !virtual_8086 {
+    if bytes > 2 && cpu.cpl() == 0 {
         cpu.state.rflags.remove(Rflags::VIF | Rflags::VIP);
-        let kept = Rflags::VIF | Rflags::VIP;
-        cpu.state.rflags |= old.intersection(kept);
-        if cpu.cpl() == 0 {
-            cpu.state.rflags.remove(kept);
-        }
     }
     cpu.refresh_view();
     Ok(())

@@ -100,5 +100,7 @@ impl Cpu {
             self.report(&TraceEvent::Port { port, size, value, write: true });
         }
         self.platform().port_write(port, size, value);
+        // The device may have written code.
+        self.code_hit = true;
     }
 }

@@ -70,7 +70,7 @@ fn monitor(cpu: &mut Cpu, insn: &Insn) -> Exec {
     if cpu.cpl() != 0 {
         return Err(cpu.ud());
     }
-    if cpu.reg(Gpr::Rcx as u8, 4) != 0 {
+    if cpu.reg(Gpr::Rcx as u8, if cpu.long { 8 } else { 4 }) != 0 {
         return Err(cpu.gp0());
     }
     let Some(full) = insn.full.as_deref() else { return Err(cpu.ud()) };
@@ -91,7 +91,7 @@ fn mwait(cpu: &mut Cpu, _insn: &Insn) -> Exec {
     if cpu.cpl() != 0 {
         return Err(cpu.ud());
     }
-    if cpu.reg(Gpr::Rcx as u8, 4) & !1 != 0 {
+    if cpu.reg(Gpr::Rcx as u8, if cpu.long { 8 } else { 4 }) & !1 != 0 {
         return Err(cpu.gp0());
     }
     let start = Instant::now();

@@ -15,7 +15,7 @@ use x86::{Exception, Vector};
 use crate::cpu::{Break, Cpu, Exec};
 use crate::insn::{Handler, Insn};
 use crate::native::Hole;
-use crate::ops::native::{Operand, Unit};
+use crate::ops::native::{Operand, Touch, Unit};
 
 /// The longest operand: a whole ZMM register.
 const MAX: usize = 64;
@@ -160,11 +160,13 @@ fn load(cpu: &mut Cpu, insn: &Insn) -> Exec {
     if outside.is_none()
         && let Some(host) = cpu.tlb.lookup(cpu.view, false, operand.lin, operand.size)
     {
-        return cpu.call(operand.thunk, host);
+        // SAFETY: the TLB holds only pages of guest RAM, and the operand lies in
+        // one page.
+        return unsafe { cpu.call(operand.thunk, host) };
     }
     let reach = outside.map_or_else(|| Reach::of(cpu, &operand, false), Ok)?;
     match reach.gap(&operand) {
-        None => cpu.call_on_copy(&operand, false),
+        None => cpu.call_on_copy(&operand, Touch::Load),
         Some(gap) => load_beside(cpu, &operand, &gap),
     }
 }
@@ -193,7 +195,9 @@ fn call_beside(cpu: &mut Cpu, operand: &Operand, gap: &Gap) -> Exec {
         return Err(fault.map_or(Break::Fault, |fault| cpu.raise(fault)));
     };
     let memory = guard.operand(operand.lin, gap.hole);
-    cpu.call(operand.thunk, memory).map_err(|cause| {
+    // SAFETY: the operand lies in the guard: in its page or in its hole.
+    let outcome = unsafe { cpu.call(operand.thunk, memory) };
+    outcome.map_err(|cause| {
         let host = cpu.fault.cr2.filter(|_| cause == Break::Fault && cpu.fault.vector == Vector::PF);
         let offset = host.map(|host| host.wrapping_sub(memory as u64));
         let fault = offset.and_then(|offset| gap.reach.fault_at(operand, offset, cpu.linear_mask));
@@ -206,7 +210,9 @@ fn store(cpu: &mut Cpu, insn: &Insn) -> Exec {
     if outside.is_none()
         && let Some(host) = cpu.tlb.lookup(cpu.view, true, operand.lin, operand.size)
     {
-        return cpu.call(operand.thunk, host);
+        // SAFETY: the TLB holds only pages of guest RAM, and the operand lies in
+        // one page.
+        return unsafe { cpu.call(operand.thunk, host) };
     }
     let hits = cpu.debug_hits;
     let reach = outside.map_or_else(|| Reach::of(cpu, &operand, true), Ok)?;
@@ -231,7 +237,8 @@ fn store_beside(cpu: &mut Cpu, operand: &Operand, gap: Option<&Gap>) -> Exec {
                 let copy = cpu.bounce.operand(operand.lin, size);
                 copy.fill(fill);
                 let memory = copy.as_mut_ptr();
-                cpu.call(operand.thunk, memory)?;
+                // SAFETY: the bounce buffer has room for the operand.
+                unsafe { cpu.call(operand.thunk, memory) }?;
                 result.copy_from_slice(cpu.bounce.operand(operand.lin, size));
             }
             Some(gap) => {
