@@ -92,6 +92,16 @@ guests! { "shadow";
      7: nop
     ")).event(Vector::DB).masked_item("DR6", |s| s.dr6.bits(), 0xe00f, 0);
 
+    /// A breakpoint that MOV SS hit and INT1 in its shadow make one #DB.
+    mov_ss_watch_icebp: protected32(code32!("
+        mov ss, [0xd000]
+        .byte 0xf1
+     7: nop
+    ")).word(DATA, KDATA).patch(|s| {
+        s.dr[0] = DATA;
+        s.dr7 = Dr7::from_bits_retain(0x7_0402);
+    }).event(Vector::DB).masked_item("DR6", |s| s.dr6.bits(), 0xf, 1);
+
     /// Nor does an INT n in the shadow leave one for its handler.
     mov_ss_interrupt: protected32(code32!("
         mov eax, 0x10

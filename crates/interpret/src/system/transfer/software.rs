@@ -2,7 +2,7 @@
 
 use iced_x86::{Code, Instruction};
 use x86::descriptor::tss::tss32;
-use x86::{Cr4, Exception, Rflags, Vector};
+use x86::{Cr4, Dr6, Exception, Rflags, Vector};
 
 use super::deliver::{Event, Source, enter};
 use super::real;
@@ -18,7 +18,7 @@ pub(super) fn choose(instruction: &Instruction) -> Option<Choice> {
     let handler: Handler = match instruction.code() {
         Code::Int_imm8 => int,
         Code::Int3 => |cpu, _| deliver_software(cpu, Vector::BP, Source::Software),
-        Code::Int1 => |cpu, _| deliver_software(cpu, Vector::DB, Source::Int1),
+        Code::Int1 => int1,
         Code::Into => into,
         Code::Bound_r16_m1616 | Code::Bound_r32_m3232 => bound,
         _ => return None,
@@ -31,6 +31,15 @@ pub(super) fn choose(instruction: &Instruction) -> Option<Choice> {
 fn deliver_software(cpu: &mut Cpu, vector: Vector, source: Source) -> Exec {
     let event = Event { vector, error_code: None, source, return_rip: cpu.next_rip };
     enter(cpu, &event)
+}
+
+/// What the shadow of MOV SS has held back comes with INT1: one #DB for both.
+fn int1(cpu: &mut Cpu, _insn: &Insn) -> Exec {
+    let hits = std::mem::take(&mut cpu.debug_hits);
+    if hits != 0 {
+        cpu.state.dr6 = Dr6::from_bits_retain(cpu.state.dr6.bits() & !Dr6::B.bits() | hits);
+    }
+    deliver_software(cpu, Vector::DB, Source::Int1)
 }
 
 fn int(cpu: &mut Cpu, insn: &Insn) -> Exec {
