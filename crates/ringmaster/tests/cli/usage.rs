@@ -21,7 +21,7 @@ fn bad_usage_is_status_2() {
         (&["run", "--kernel", "k", "--memory", "99999999G"], "at most 1024G"),
         (&["run", "--kernel", "k", "--memory", "lots"], "such as 512M"),
         (&["run", "--kernel", "k", "--timeout", "0"], "such as 30"),
-        (&["run", "--kernel", "k", "--trace", "irq"], "cannot be traced"),
+        (&["run", "--kernel", "k", "--trace", "irq"], "cannot trace"),
         (&["run", "--kernel", "k", "--stats=xml"], "invalid value 'xml'"),
         (&["run", "--kernel", "k", "--on-reset", "halt"], "invalid value 'halt'"),
         (&["run", "--kernel", "k", "--console", "vga"], "stdio, none, file=PATH"),
