@@ -151,7 +151,7 @@ fn dsdt_names_the_devices() {
     for name in ["C000", "C002", "PCI0", "COM1", "RTC_", "KBD_", "MOU_", "TIMR", "PIC_", "_S5_"] {
         assert!(contains(&dsdt, name.as_bytes()), "{name}");
     }
-    assert!(contains(&dsdt, b"_S5_\x12\x08\x04\x0a\x05\x0a\x05\0\0"));
+    assert!(contains(&dsdt, b"_S5_\x12\x06\x04\0\0\0\0"));
     assert!(contains(&dsdt, b"QEMU0001\0"));
     assert!(!contains(&dsdt, b"C003") && !contains(&dsdt, b"COM2"));
     layout.i8042 = false;

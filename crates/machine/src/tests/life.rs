@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
+use chipset::pm;
 use engine::{Signal, Stop};
 use memory::GuestMemory;
 use x86::{Gpr, GuestPhysAddr, SegmentName};
@@ -40,7 +41,7 @@ fn reset(cpu: &Cpu<'_>) -> Stop {
 }
 
 fn power_off(cpu: &Cpu<'_>) -> Stop {
-    cpu.platform.port_write(0x604, 2, 5 << 10 | 1 << 13);
+    cpu.platform.port_write(pm::PM1A_CNT_PORT, 2, u32::from(pm::SLP_TYP_S5) << 10 | 1 << 13);
     Stop::Kicked
 }
 
