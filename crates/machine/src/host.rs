@@ -56,7 +56,7 @@ impl TickSource for HostTsc {
     }
 }
 
-#[allow(unsafe_code)]
+#[allow(unsafe_code, reason = "RDTSC is an unsafe intrinsic")]
 #[inline]
 fn read_tsc() -> u64 {
     // SAFETY: every x86-64 processor has RDTSC, and it touches no memory.
