@@ -15,7 +15,7 @@ mod trace;
 mod vcpu;
 
 pub use platform::{Hypercall, MsrFault, Platform};
-pub use signals::{Signal, VcpuSignals};
+pub use signals::{Kick, Signal, VcpuSignals};
 pub use stats::{Callout, VcpuStats};
 pub use trace::{TraceEvent, TraceSink, TraceWhat};
 pub use vcpu::{Capabilities, Engine, EngineError, EngineKind, Mode, Stop, Vcpu, VcpuConfig};

@@ -1,7 +1,8 @@
 //! How the machine reaches a vCPU that runs: a word of pending signals.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 /// A signal for a vCPU. Levels stay until they are cleared; the others are
@@ -24,10 +25,19 @@ pub enum Signal {
 /// The bits of the word that are signals; the others hold a SIPI's vector.
 const SIGNALS: u32 = 0x00ff_ffff;
 
+/// How a vCPU that executes guest code without looking at the word is made to
+/// look at it. An engine that needs this gives one to its vCPU's signals.
+pub trait Kick: Send + Sync {
+    /// Makes the vCPU look soon. Any thread may call it, with locks held; it
+    /// must not block.
+    fn kick(&self);
+}
+
 /// The pending signals of one vCPU, shared by its engine and the machine.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct VcpuSignals {
     word: AtomicU32,
+    kick: RwLock<Option<Arc<dyn Kick>>>,
     sleeper: Mutex<()>,
     wake: Condvar,
 }
@@ -64,7 +74,16 @@ impl VcpuSignals {
             // and its wait.
             drop(self.sleeper.lock().unwrap_or_else(PoisonError::into_inner));
             self.wake.notify_all();
+            if let Some(kick) = &*self.kick.read().unwrap_or_else(PoisonError::into_inner) {
+                kick.kick();
+            }
         }
+    }
+
+    /// Calls `kick` from now on, after a signal has become pending; it replaces
+    /// the one before.
+    pub fn set_kick(&self, kick: Option<Arc<dyn Kick>>) {
+        *self.kick.write().unwrap_or_else(PoisonError::into_inner) = kick;
     }
 
     /// Withdraws a level, or takes a signal; true if it was pending.
@@ -89,11 +108,36 @@ impl VcpuSignals {
     }
 }
 
+impl fmt::Debug for VcpuSignals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VcpuSignals").field("word", &self.word).finish_non_exhaustive()
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
+
+    struct Count(AtomicU32);
+
+    impl Kick for Count {
+        fn kick(&self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_kick_follows_each_new_signal() {
+        let (signals, count) = (VcpuSignals::default(), Arc::new(Count(AtomicU32::new(0))));
+        signals.set_kick(Some(count.clone()));
+        signals.raise(Signal::Interrupt);
+        signals.raise(Signal::Interrupt);
+        assert_eq!(count.0.load(Ordering::Relaxed), 1, "the second is no news");
+        signals.raise(Signal::Nmi);
+        signals.set_kick(None);
+        signals.raise(Signal::Exit);
+        assert_eq!(count.0.load(Ordering::Relaxed), 2);
+    }
 
     #[test]
     fn levels_stay_and_edges_are_taken_once() {
