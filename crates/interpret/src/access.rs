@@ -2,11 +2,11 @@
 //! or a device. The hit path is inline; everything else is here, once.
 
 use engine::{Callout, TraceEvent};
-use x86::paging::{Access, AccessKind};
+use x86::paging::{Access, AccessKind, Translation};
 use x86::{Exception, GuestPhysAddr, LinearAddr, SegmentName, Vector};
 
 use crate::cpu::{Break, Cpu, Exec};
-use crate::tlb::View;
+use crate::tlb::{Fill, View, right};
 
 /// Unsigned integers as instructions move them.
 pub(crate) trait Value: Copy {
@@ -222,6 +222,11 @@ impl Cpu {
         if self.off_limits(lin) {
             return Err(self.gp0());
         }
+        if self.tlb.refill(view, write, lin)
+            && let Some(host) = self.tlb.lookup(view, write, lin, 1)
+        {
+            return Ok(Place::Ram(host));
+        }
         self.stats.count(Callout::TlbMiss);
         let kind = if write { AccessKind::Write } else { AccessKind::Read };
         let access = Access { kind, user: view.user(), smap_override: view.smap_override() };
@@ -234,19 +239,33 @@ impl Cpu {
         if write && !host.writable {
             return Ok(Place::Device(page.gpa));
         }
-        if page.page_shift > 12 {
-            self.tlb.note_large(lin);
+        let fill = Fill {
+            lin,
+            host: host.start.as_ptr(),
+            rights: self.rights(&page, host.writable && !host.holds_code),
+            global: page.global,
+            large: page.page_shift > 12,
+        };
+        self.tlb.insert(view, write, fill);
+        Ok(if write && host.holds_code { Place::Code(at, page.gpa) } else { Place::Ram(at) })
+    }
+
+    /// Who may read and write a page without a look, as the TLB numbers it.
+    fn rights(&self, page: &Translation, writable: bool) -> u64 {
+        let mut rights = 0;
+        for view in View::CACHED {
+            let may = |kind| {
+                let access = Access { kind, user: view.user(), smap_override: view.smap_override() };
+                self.paging.check_rights(page, access).is_ok()
+            };
+            if may(AccessKind::Read) {
+                rights |= right(view, false);
+            }
+            if writable && page.dirty && may(AccessKind::Write) {
+                rights |= right(view, true);
+            }
         }
-        self.tlb.insert(view, false, lin, host.start.as_ptr());
-        if host.holds_code {
-            return Ok(if write { Place::Code(at, page.gpa) } else { Place::Ram(at) });
-        }
-        let write_access = Access { kind: AccessKind::Write, ..access };
-        let may_write = write || page.dirty && self.paging.check_rights(&page, write_access).is_ok();
-        if may_write && host.writable {
-            self.tlb.insert(view, true, lin, host.start.as_ptr());
-        }
-        Ok(Place::Ram(at))
+        rights
     }
 
     fn device_read(&mut self, at: GuestPhysAddr, data: &mut [u8]) {

@@ -202,7 +202,7 @@ impl Blocks {
     fn decode_block(&mut self, cpu: &mut Cpu, index: u32, offset: usize) -> Option<u16> {
         let gpa = self.pages[index as usize].gpa;
         let start = gpa.wrapping_add(offset as u64);
-        let fresh = !cpu.memory.page(gpa)?.holds_code;
+        let host = cpu.memory.page(gpa)?;
         let mut bytes = [0; PAGE_SIZE as usize];
         let bytes = &mut bytes[offset..];
         let mut again = [0; MAX_INSNS * MAX_LEN];
@@ -222,8 +222,8 @@ impl Blocks {
             }
             cpu.memory.read(start, bytes).ok()?;
         };
-        if fresh {
-            cpu.tlb.flush_writes();
+        if !host.holds_code {
+            cpu.tlb.forbid_writes(host.start.as_ptr());
         }
         cpu.stats.count(Callout::BlockDecoded);
         self.decoded += insns.len();

@@ -13,7 +13,7 @@ use x86::paging::Paging;
 use x86::{CpuState, Cr0, Cr4, Exception, Gpr, LinearAddr, Rflags, Segment, SegmentName, is_canonical};
 
 use crate::native::Bounce;
-use crate::tlb::{Tlb, View};
+use crate::tlb::{Tlb, TlbBox, View};
 
 /// Why an instruction did not run to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +68,7 @@ pub(crate) struct Cpu {
     /// Some data breakpoint is enabled.
     pub(crate) watching: bool,
 
-    pub(crate) tlb: Box<Tlb>,
+    pub(crate) tlb: TlbBox,
     pub(crate) bounce: Box<Bounce>,
     pub(crate) id: u32,
     pub(crate) memory: GuestMemory,
@@ -86,6 +86,10 @@ unsafe impl Send for Cpu {}
 
 impl Cpu {
     pub(crate) fn new(config: VcpuConfig) -> Self {
+        Self::with_tlb(config, TlbBox::Owned(Tlb::new()))
+    }
+
+    pub(crate) fn with_tlb(config: VcpuConfig, tlb: TlbBox) -> Self {
         let state = CpuState::reset();
         let tracing = config.trace.as_ref().map(|sink| sink.wants()).unwrap_or_default();
         let mut cpu = Self {
@@ -104,7 +108,7 @@ impl Cpu {
             view: View::Supervisor,
             linear_mask: 0xffff_ffff,
             watching: false,
-            tlb: Tlb::new(),
+            tlb,
             bounce: Bounce::new(),
             id: config.id,
             memory: config.memory,
@@ -222,10 +226,25 @@ impl Cpu {
     }
 
     /// Recomputes the paging digest and forgets all translations. Call it after
-    /// changes of CR0, CR3, CR4, EFER or PKRU.
+    /// changes of CR0, CR4, EFER or PKRU.
     pub(crate) fn paging_changed(&mut self) {
         self.paging = paging(&self.state, &self.cpuid);
         self.flush_tlb();
+    }
+
+    /// The same after a change of CR3, which forgets what belonged to the
+    /// address space, if it is not to be kept, and leaves the others and global
+    /// pages alone (SDM 3A 4.10.4.1).
+    pub(crate) fn space_changed(&mut self, keep: bool) {
+        self.paging = paging(&self.state, &self.cpuid);
+        self.stats.count(Callout::TlbFlush);
+        let pcid = self.pcid();
+        self.tlb.switch(pcid, keep);
+    }
+
+    /// The current process-context identifier; 0 while there are none.
+    pub(crate) fn pcid(&self) -> u16 {
+        if self.state.cr4.contains(Cr4::PCIDE) { (self.state.cr3 & 0xfff) as u16 } else { 0 }
     }
 
     /// Forgets all translations.

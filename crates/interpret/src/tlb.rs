@@ -1,14 +1,20 @@
 //! The software TLB: linear pages that need no walk.
 //!
-//! Reads and writes of each privilege have an array of their own, so that an
-//! entry's presence is the permission. Entries carry a generation; a flush is
-//! one increment.
+//! It has two levels. The first is small and made for inline code: for each
+//! way to see memory and for reads and writes apart, so that an entry's
+//! presence is the permission. The second is large, tagged with address-space
+//! identifiers, and survives changes of CR3 (PCIDs, SDM 3A 4.10.1).
+//!
+//! Layout and lookup are the translator's contract too: it looks up both levels
+//! from generated code.
+
+use x86::{LinearAddr, PAGE_SIZE};
 
 /// How a privilege sees memory. Each view has its own arrays, except those in
 /// which every access takes the slow path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub(crate) enum View {
+pub enum View {
     /// CPL 0 to 2; with SMAP, user pages are out of reach.
     Supervisor = 0,
     /// CPL 0 to 2 with EFLAGS.AC set: SMAP does not apply.
@@ -19,12 +25,18 @@ pub(crate) enum View {
     UserAligned = 3,
     /// As the first four, with data breakpoints to watch: never in the TLB.
     WatchedSupervisor = 4,
+    /// See above.
     WatchedSupervisorAc = 5,
+    /// See above.
     WatchedUser = 6,
+    /// See above.
     WatchedUserAligned = 7,
 }
 
 impl View {
+    /// The views that have arrays.
+    pub const CACHED: [Self; VIEWS] = [Self::Supervisor, Self::SupervisorAc, Self::User];
+
     /// The same with data breakpoints to watch.
     pub(crate) const fn watched(self) -> Self {
         match self {
@@ -36,7 +48,8 @@ impl View {
         }
     }
 
-    pub(crate) const fn user(self) -> bool {
+    /// Whether accesses are user-mode accesses.
+    pub const fn user(self) -> bool {
         matches!(self, Self::User | Self::WatchedUser) || self.aligned()
     }
 
@@ -55,7 +68,7 @@ impl View {
     }
 
     /// Whether SMAP is suspended by EFLAGS.AC.
-    pub(crate) const fn smap_override(self) -> bool {
+    pub const fn smap_override(self) -> bool {
         matches!(self, Self::SupervisorAc | Self::WatchedSupervisorAc)
     }
 
@@ -64,8 +77,14 @@ impl View {
     }
 
     /// Whether accesses may be remembered in the TLB.
-    pub(crate) const fn cached(self) -> bool {
+    pub const fn cached(self) -> bool {
         (self as u8) < VIEWS as u8
+    }
+
+    /// The number of its arrays; all uncached views share arrays that stay
+    /// empty.
+    pub const fn array(self) -> usize {
+        if self.cached() { self as usize } else { VIEWS }
     }
 }
 
@@ -73,71 +92,291 @@ impl View {
 const VIEWS: usize = 3;
 /// Arrays in all; the last one is for the views that are never cached.
 const ARRAYS: usize = VIEWS + 1;
-const ENTRIES: usize = 1024;
-/// Generations fit into the offset bits of a tag.
-const LAST_GENERATION: u64 = 0xfff;
-const PAGE_MASK: u64 = !0xfff;
+/// Entries of a first-level array.
+pub const ENTRIES: usize = 1024;
+/// First-level entries are cleared in chunks of this many.
+pub const CHUNK: usize = 32;
+/// Sets of the second level.
+pub const SETS: usize = 4096;
+/// Ways of a set.
+pub const WAYS: usize = 4;
+const PAGE_MASK: u64 = !(PAGE_SIZE - 1);
+/// In [`Way::value`]: the entry belongs to all address spaces.
+pub const GLOBAL: u64 = 1 << 6;
+/// Identifiers fit into the offset bits of a tag; 0 stands for global pages.
+const LAST_ASID: u64 = 0xfff;
+/// Bits of the filter of pages that code was fetched from.
+const FILTER: usize = 4096;
 
-#[derive(Clone, Copy, Default)]
-struct Entry {
-    /// Linear page and generation.
-    tag: u64,
+/// One first-level array. A hit is `address + tag < 4096 - (size - 1)`.
+#[repr(C, align(64))]
+pub struct First {
+    /// Negated linear address of the page.
+    pub tags: [u64; ENTRIES],
     /// Host address of the page minus its linear address.
-    addend: u64,
+    pub addends: [u64; ENTRIES],
 }
 
-type Array = [Entry; ENTRIES];
+/// One second-level entry.
+#[derive(Clone, Copy, Default)]
+#[repr(C)]
+pub struct Way {
+    /// Linear page, and the address space in the low 12 bits.
+    pub tag: u64,
+    /// Host page; in the low bits rights as [`right`] numbers them, and
+    /// [`GLOBAL`].
+    pub value: u64,
+}
 
-pub(crate) struct Tlb {
+/// One set of the second level: a cache line.
+#[derive(Clone, Copy, Default)]
+#[repr(C, align(64))]
+pub struct Set(pub [Way; WAYS]);
+
+/// The bit of [`Way::value`] that lets `view` read or write.
+pub const fn right(view: View, write: bool) -> u64 {
+    1 << (view.array() * 2 + write as usize)
+}
+
+/// The rights to write, of all views.
+const WRITES: u64 = 0b10_1010;
+const RIGHTS: u64 = 0b11_1111;
+
+/// Flushes that concern pages which code was fetched from, by half of the
+/// address space.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CodeFlushes {
+    /// Below 2^63.
+    pub low: u64,
+    /// Above.
+    pub high: u64,
+}
+
+/// The TLB of one vCPU. All-zero memory is not a valid one: see
+/// [`Tlb::initialize`].
+#[repr(C, align(64))]
+pub struct Tlb {
     /// By view, then reads and writes.
-    data: [[Array; 2]; ARRAYS],
-    generation: u64,
+    pub first: [[First; 2]; ARRAYS],
+    /// Chunks with entries, a bit each.
+    pub used: [[u32; 2]; ARRAYS],
+    /// Chunks with entries that are not global.
+    pub local: [[u32; 2]; ARRAYS],
+    /// The current address space's identifier, 1 to 4095.
+    pub asid: u64,
+    /// The second level.
+    pub second: [Set; SETS],
+    victim: usize,
+    second_used: bool,
+    last_asid: u64,
+    /// Identifier by PCID; 0 for none.
+    asids: [u16; 4096],
     /// Which gigabytes (hashed into 64 bits) have entries from large pages.
     large: u64,
     /// Counts flushes of any kind, for those who cache translations
     /// themselves.
-    pub(crate) flushes: u64,
+    pub flushes: u64,
+    /// Counts those that may concern code.
+    pub code_flushes: CodeFlushes,
+    fetched: [u64; FILTER / 64],
+}
+
+/// A translation to be remembered.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fill {
+    pub(crate) lin: u64,
+    pub(crate) host: *mut u8,
+    /// Who may access it how, as [`right`] numbers it.
+    pub(crate) rights: u64,
+    pub(crate) global: bool,
+    pub(crate) large: bool,
+}
+
+/// A tag that no address with this index hits.
+const fn empty(index: usize) -> u64 {
+    (((index ^ 1) as u64) << 12).wrapping_neg()
+}
+
+const fn index(lin: u64) -> usize {
+    (lin >> 12) as usize % ENTRIES
+}
+
+/// The second-level set of a linear address.
+pub const fn set_index(lin: u64) -> usize {
+    let page = lin >> 12;
+    (page ^ page >> 12) as usize % SETS
 }
 
 impl Tlb {
     pub(crate) fn new() -> Box<Self> {
-        Box::new(Self {
-            data: [[[Entry::default(); ENTRIES]; 2]; ARRAYS],
-            generation: 1,
-            large: 0,
-            flushes: 0,
-        })
+        // SAFETY: every field is made of integers, for which zero is valid;
+        // `initialize` makes it an empty TLB.
+        let mut tlb = unsafe { Box::<Self>::new_zeroed().assume_init() };
+        tlb.initialize();
+        tlb
+    }
+
+    /// Makes zeroed memory an empty TLB.
+    pub fn initialize(&mut self) {
+        for view in &mut self.first {
+            for array in view {
+                for (index, tag) in array.tags.iter_mut().enumerate() {
+                    *tag = empty(index);
+                }
+            }
+        }
+        self.asid = 1;
+        self.last_asid = 1;
+        self.flushes = 1;
     }
 
     /// The host address of `size` bytes at `lin`, if they lie in one page that
     /// `view` may access so.
     #[inline(always)]
     pub(crate) fn lookup(&self, view: View, write: bool, lin: u64, size: u64) -> Option<*mut u8> {
-        let array = &self.data[(view as usize).min(VIEWS)][usize::from(write)];
-        let entry = &array[(lin >> 12) as usize % ENTRIES];
-        let hit = entry.tag == (lin & PAGE_MASK | self.generation) && (lin & 0xfff) + size <= 0x1000;
-        hit.then(|| entry.addend.wrapping_add(lin) as *mut u8)
+        let array = &self.first[view.array()][usize::from(write)];
+        let hit = lin.wrapping_add(array.tags[index(lin)]) <= PAGE_SIZE.wrapping_sub(size);
+        hit.then(|| array.addends[index(lin)].wrapping_add(lin) as *mut u8)
     }
 
-    /// Remembers that `view` may read (or write) the page of `lin` at `host`.
-    pub(crate) fn insert(&mut self, view: View, write: bool, lin: u64, host: *mut u8) {
+    /// Looks `lin` up in the second level and brings it to the first; false if
+    /// it is not there.
+    pub(crate) fn refill(&mut self, view: View, write: bool, lin: u64) -> bool {
         if !view.cached() {
-            return;
+            return false;
         }
         let page = lin & PAGE_MASK;
-        let entry = &mut self.data[view as usize][usize::from(write)][(lin >> 12) as usize % ENTRIES];
-        *entry = Entry { tag: page | self.generation, addend: (host as u64).wrapping_sub(page) };
+        let wanted = right(view, write);
+        let found = self.second[set_index(lin)].0.iter().find(|way| {
+            let tag = way.tag ^ page;
+            (tag == 0 || tag == self.asid) && way.value & wanted != 0
+        });
+        let Some(&Way { value, .. }) = found else { return false };
+        self.insert_first(view, write, lin, value & PAGE_MASK, value & GLOBAL != 0);
+        true
     }
 
-    /// Forgets everything.
+    fn insert_first(&mut self, view: View, write: bool, lin: u64, host: u64, global: bool) {
+        let page = lin & PAGE_MASK;
+        let array = &mut self.first[view.array()][usize::from(write)];
+        array.tags[index(lin)] = page.wrapping_neg();
+        array.addends[index(lin)] = host.wrapping_sub(page);
+        let chunk = 1 << (index(lin) / CHUNK);
+        self.used[view.array()][usize::from(write)] |= chunk;
+        if !global {
+            self.local[view.array()][usize::from(write)] |= chunk;
+        }
+    }
+
+    /// Remembers a translation, and makes it ready for `view` if that has the
+    /// right.
+    pub(crate) fn insert(&mut self, view: View, write: bool, fill: Fill) {
+        let page = fill.lin & PAGE_MASK;
+        let tag = page | if fill.global { 0 } else { self.asid };
+        let global = if fill.global { GLOBAL } else { 0 };
+        let way = Way { tag, value: fill.host as u64 | fill.rights & RIGHTS | global };
+        let set = &mut self.second[set_index(fill.lin)].0;
+        let stale = |way: &Way| way.tag ^ page == 0 || way.tag ^ page == self.asid;
+        let slot = set.iter().position(stale).or_else(|| set.iter().position(|way| way.value == 0));
+        let slot = slot.unwrap_or_else(|| {
+            self.victim += 1;
+            self.victim % WAYS
+        });
+        set[slot] = way;
+        self.second_used = true;
+        if fill.large {
+            self.note_large(fill.lin);
+        }
+        if view.cached() && fill.rights & right(view, write) != 0 {
+            self.insert_first(view, write, fill.lin, fill.host as u64, fill.global);
+        }
+    }
+
+    /// Forgets everything, of all address spaces.
     pub(crate) fn flush(&mut self) {
         self.flushes += 1;
+        self.code_flushes.low += 1;
+        self.code_flushes.high += 1;
         self.large = 0;
-        self.generation += 1;
-        if self.generation > LAST_GENERATION {
-            self.generation = 1;
-            self.data.as_flattened_mut().as_flattened_mut().fill(Entry::default());
+        self.fetched.fill(0);
+        self.clear_first(|_, used, _| used);
+        if std::mem::take(&mut self.second_used) {
+            self.second.fill(Set::default());
         }
+        self.asids.fill(0);
+        self.last_asid = 1;
+        self.asid = 1;
+    }
+
+    /// Clears the first-level chunks that `choose` takes from those in use and
+    /// those with entries of one address space, by view.
+    fn clear_first(&mut self, choose: impl Fn(usize, u32, u32) -> u32) {
+        for view in 0..VIEWS {
+            for write in 0..2 {
+                let (used, local) = (self.used[view][write], self.local[view][write]);
+                let mut chunks = choose(view, used, local);
+                self.used[view][write] &= !chunks;
+                self.local[view][write] &= !chunks;
+                while chunks != 0 {
+                    let start = chunks.trailing_zeros() as usize * CHUNK;
+                    chunks &= chunks - 1;
+                    for index in start..start + CHUNK {
+                        self.first[view][write].tags[index] = empty(index);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Enters the address space with this PCID, which keeps what is known of it
+    /// if `keep`; global pages always stay.
+    pub(crate) fn switch(&mut self, pcid: u16, keep: bool) {
+        self.flushes += 1;
+        let known = self.asids[usize::from(pcid) % 4096];
+        let asid = if keep && known != 0 { u64::from(known) } else { self.fresh_asid(pcid) };
+        if asid != self.asid {
+            self.asid = asid;
+            self.clear_first(|_, _, local| local);
+        }
+    }
+
+    fn fresh_asid(&mut self, pcid: u16) -> u64 {
+        if self.last_asid >= LAST_ASID {
+            self.flush();
+        }
+        self.last_asid += 1;
+        self.asids[usize::from(pcid) % 4096] = self.last_asid as u16;
+        self.last_asid
+    }
+
+    /// Forgets what is known of an address space, global pages left out.
+    /// `current` says whether it is the one in use.
+    pub(crate) fn flush_space(&mut self, pcid: u16, current: bool) {
+        self.asids[usize::from(pcid) % 4096] = 0;
+        if current {
+            self.switch(pcid, false);
+        }
+    }
+
+    /// Forgets one page of an address space that is not the current one.
+    pub(crate) fn flush_page_of(&mut self, pcid: u16, lin: u64) {
+        let asid = u64::from(self.asids[usize::from(pcid) % 4096]);
+        if asid == 0 || self.large & large_bit(lin) != 0 {
+            return self.flush_space(pcid, false);
+        }
+        for way in &mut self.second[set_index(lin)].0 {
+            if way.tag == lin & PAGE_MASK | asid {
+                *way = Way::default();
+            }
+        }
+        self.code_flushes.low += 1;
+        self.code_flushes.high += 1;
+    }
+
+    /// Forgets all but global pages.
+    pub(crate) fn flush_local(&mut self, pcid: u16) {
+        self.asids.fill(0);
+        self.switch(pcid, false);
     }
 
     /// Notes that the entry for `lin` is a piece of a large page.
@@ -145,22 +384,66 @@ impl Tlb {
         self.large |= large_bit(lin);
     }
 
-    /// Forgets the page of `lin`, all of it if it is a large one (SDM 3A
-    /// 4.10.4.1).
+    /// Forgets the page of `lin` in the current address space, all of it if it
+    /// is a large one (SDM 3A 4.10.4.1).
     pub(crate) fn flush_page(&mut self, lin: u64) {
         if self.large & large_bit(lin) != 0 {
             return self.flush();
         }
         self.flushes += 1;
-        for array in self.data.as_flattened_mut() {
-            array[(lin >> 12) as usize % ENTRIES] = Entry::default();
+        let page = lin & PAGE_MASK;
+        for view in &mut self.first[..VIEWS] {
+            for array in view {
+                if array.tags[index(lin)] == page.wrapping_neg() {
+                    array.tags[index(lin)] = empty(index(lin));
+                }
+            }
+        }
+        let asid = self.asid;
+        for way in &mut self.second[set_index(lin)].0 {
+            if way.tag ^ page == 0 || way.tag ^ page == asid {
+                *way = Way::default();
+            }
+        }
+        let bit = filter_bit(lin);
+        if self.fetched[bit / 64] & 1 << (bit % 64) != 0 {
+            if lin >> 63 == 0 {
+                self.code_flushes.low += 1;
+            } else {
+                self.code_flushes.high += 1;
+            }
         }
     }
 
-    /// Forgets which pages may be written without a look.
-    pub(crate) fn flush_writes(&mut self) {
-        for view in &mut self.data {
-            view[1].fill(Entry::default());
+    /// Notes that code was fetched from the page of `lin`: flushing it counts
+    /// in [`Tlb::code_flushes`].
+    pub fn note_fetch(&mut self, lin: LinearAddr) {
+        let bit = filter_bit(lin.0);
+        self.fetched[bit / 64] |= 1 << (bit % 64);
+    }
+
+    /// Takes away the rights to write the host page at `host` without a look.
+    pub(crate) fn forbid_writes(&mut self, host: *mut u8) {
+        let host = host as u64;
+        for set in &mut self.second {
+            for way in &mut set.0 {
+                if way.value & PAGE_MASK == host {
+                    way.value &= !WRITES;
+                }
+            }
+        }
+        for view in 0..VIEWS {
+            let mut chunks = self.used[view][1];
+            while chunks != 0 {
+                let start = chunks.trailing_zeros() as usize * CHUNK;
+                chunks &= chunks - 1;
+                let array = &mut self.first[view][1];
+                for index in start..start + CHUNK {
+                    if array.addends[index].wrapping_sub(array.tags[index]) == host {
+                        array.tags[index] = empty(index);
+                    }
+                }
+            }
         }
     }
 }
@@ -169,33 +452,129 @@ fn large_bit(lin: u64) -> u64 {
     1 << (lin >> 30 & 63)
 }
 
+fn filter_bit(lin: u64) -> usize {
+    let page = lin >> 12;
+    (page ^ page >> 11) as usize % FILTER
+}
+
+/// Who owns a TLB: the vCPU itself, or somebody who has it among other data
+/// that generated code reaches.
+pub(crate) enum TlbBox {
+    Owned(Box<Tlb>),
+    Lent(std::ptr::NonNull<Tlb>),
+}
+
+impl std::ops::Deref for TlbBox {
+    type Target = Tlb;
+    #[inline(always)]
+    fn deref(&self) -> &Tlb {
+        match self {
+            Self::Owned(tlb) => tlb,
+            // SAFETY: see `deref_mut`.
+            Self::Lent(tlb) => unsafe { tlb.as_ref() },
+        }
+    }
+}
+
+impl std::ops::DerefMut for TlbBox {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut Tlb {
+        match self {
+            Self::Owned(tlb) => tlb,
+            // SAFETY: `SlowPath::new`, the only place that lends one, demands
+            // that it is valid and not accessed otherwise while the vCPU's
+            // Rust code runs.
+            Self::Lent(tlb) => unsafe { tlb.as_mut() },
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn fill(lin: u64, host: *mut u8, rights: u64) -> Fill {
+        Fill { lin, host, rights, global: false, large: false }
+    }
+
+    #[repr(align(4096))]
+    struct Page([u8; 4096]);
+
     #[test]
     fn views_and_directions_are_apart() {
         let mut tlb = Tlb::new();
-        let mut page = [0_u8; 4096];
-        let host = page.as_mut_ptr();
-        tlb.insert(View::User, false, 0x7000, host);
+        let mut page = Box::new(Page([0; 4096]));
+        let host = page.0.as_mut_ptr();
+        tlb.insert(View::User, false, fill(0x7000, host, right(View::User, false)));
         assert_eq!(tlb.lookup(View::User, false, 0x7010, 8), Some(host.wrapping_add(0x10)));
         assert_eq!(tlb.lookup(View::User, true, 0x7010, 8), None);
         assert_eq!(tlb.lookup(View::Supervisor, false, 0x7010, 8), None);
+        assert_eq!(tlb.lookup(View::User, false, 0x7ff8, 8), Some(host.wrapping_add(0xff8)));
         assert_eq!(tlb.lookup(View::User, false, 0x7ff9, 8), None, "crosses the page");
-        tlb.insert(View::UserAligned, false, 0x7000, host);
+        tlb.insert(View::UserAligned, false, fill(0x7000, host, RIGHTS));
         assert_eq!(tlb.lookup(View::UserAligned, false, 0x7000, 1), None);
     }
 
     #[test]
-    fn generations_wrap_without_reviving_entries() {
+    fn address_spaces_are_kept_or_forgotten_and_global_pages_stay() {
         let mut tlb = Tlb::new();
-        let mut page = [0_u8; 4096];
-        tlb.insert(View::Supervisor, true, 0x7000, page.as_mut_ptr());
-        for _ in 0..LAST_GENERATION {
-            tlb.flush();
+        let mut page = Box::new(Page([0; 4096]));
+        let host = page.0.as_mut_ptr();
+        let hit = |tlb: &mut Tlb, lin| {
+            tlb.lookup(View::User, true, lin, 1).is_some() || tlb.refill(View::User, true, lin)
+        };
+        tlb.switch(1, true);
+        tlb.insert(View::User, true, fill(0x7000, host, RIGHTS));
+        tlb.insert(View::User, true, Fill { global: true, ..fill(0x8000, host, RIGHTS) });
+        tlb.switch(2, true);
+        assert!(!hit(&mut tlb, 0x7000) && hit(&mut tlb, 0x8000));
+        tlb.switch(1, true);
+        assert!(hit(&mut tlb, 0x7000) && hit(&mut tlb, 0x8000));
+        tlb.switch(1, false);
+        assert!(!hit(&mut tlb, 0x7000) && hit(&mut tlb, 0x8000));
+        tlb.flush_page(0x8000);
+        assert!(!hit(&mut tlb, 0x8000));
+        tlb.insert(View::User, true, fill(0x7000, host, RIGHTS));
+        tlb.switch(3, true);
+        tlb.flush_space(1, false);
+        tlb.switch(1, true);
+        assert!(!hit(&mut tlb, 0x7000), "INVPCID has forgotten it");
+    }
+
+    #[test]
+    fn identifiers_wrap_without_reviving_entries() {
+        let mut tlb = Tlb::new();
+        let mut page = Box::new(Page([0; 4096]));
+        tlb.insert(View::Supervisor, true, fill(0x7000, page.0.as_mut_ptr(), RIGHTS));
+        for _ in 0..2 * LAST_ASID {
+            tlb.switch(0, false);
+            assert!(!tlb.refill(View::Supervisor, true, 0x7000));
             assert_eq!(tlb.lookup(View::Supervisor, true, 0x7000, 1), None);
         }
-        assert_eq!(tlb.generation, 1);
+    }
+
+    #[test]
+    fn code_pages_lose_all_rights_to_write() {
+        let mut tlb = Tlb::new();
+        let mut page = Box::new(Page([0; 4096]));
+        let host = page.0.as_mut_ptr();
+        tlb.insert(View::User, true, fill(0x7000, host, RIGHTS));
+        tlb.insert(View::Supervisor, true, fill(0xffff_8000_0000_9000, host, RIGHTS));
+        tlb.forbid_writes(host);
+        assert_eq!(tlb.lookup(View::User, true, 0x7000, 1), None);
+        assert!(!tlb.refill(View::User, true, 0x7000));
+        assert!(!tlb.refill(View::Supervisor, true, 0xffff_8000_0000_9000));
+        assert!(tlb.refill(View::User, false, 0x7000));
+    }
+
+    #[test]
+    fn flushes_of_fetched_pages_are_counted() {
+        let mut tlb = Tlb::new();
+        tlb.note_fetch(LinearAddr(0x40_1000));
+        let before = tlb.code_flushes;
+        tlb.flush_page(0x7f_0000_0000);
+        assert_eq!(tlb.code_flushes, before);
+        tlb.flush_page(0x40_1fff);
+        assert_eq!(tlb.code_flushes.low, before.low + 1);
     }
 }

@@ -147,6 +147,7 @@ impl Cpu {
     /// MOV to CR3 with all its rules.
     pub(crate) fn write_cr3(&mut self, value: u64) -> Exec {
         let pcids = self.state.cr4.contains(Cr4::PCIDE);
+        let keep = pcids && value & CR3_NO_FLUSH != 0;
         let value = if pcids { value & !CR3_NO_FLUSH } else { value };
         if self.state.long_mode() {
             if value >> self.cpuid.phys_bits() != 0 {
@@ -156,7 +157,7 @@ impl Cpu {
             self.load_pdptes(value)?;
         }
         self.state.cr3 = value;
-        self.paging_changed();
+        self.space_changed(keep);
         Ok(())
     }
 

@@ -114,7 +114,7 @@ fn invlpg(cpu: &mut Cpu, insn: &Insn) -> Exec {
     Ok(())
 }
 
-/// SDM 2A "INVPCID". All translations go, which is always allowed.
+/// SDM 2A "INVPCID".
 fn invpcid(cpu: &mut Cpu, insn: &Insn) -> Exec {
     cpu.require_cpl0()?;
     let segment = insn.address.segment;
@@ -132,7 +132,15 @@ fn invpcid(cpu: &mut Cpu, insn: &Insn) -> Exec {
     if reserved || wrong {
         return Err(cpu.gp0());
     }
-    cpu.flush_tlb();
+    cpu.stats.count(Callout::TlbFlush);
+    let (pcid, current) = (pcid as u16, cpu.pcid());
+    match kind {
+        0 if pcid == current => cpu.tlb.flush_page(linear),
+        0 => cpu.tlb.flush_page_of(pcid, linear),
+        1 => cpu.tlb.flush_space(pcid, pcid == current),
+        2 => cpu.tlb.flush(),
+        _ => cpu.tlb.flush_local(current),
+    }
     Ok(())
 }
 
