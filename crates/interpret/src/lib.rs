@@ -20,12 +20,13 @@ mod insn;
 mod native;
 mod ops;
 mod segmentation;
+pub mod slow;
 mod step;
 mod string;
 mod system;
 #[cfg(test)]
 mod testing;
-mod tlb;
+pub mod tlb;
 mod vcpu;
 mod vector;
 

@@ -90,15 +90,20 @@ fn run(cpu: &mut Cpu, blocks: &mut Blocks) -> Stop {
         let outcome = if cpu.signalled() || step::wanted(cpu) {
             attend(cpu).and_then(|()| step::step(cpu, blocks))
         } else {
-            match blocks.lookup(cpu) {
-                Ok(Code::Block(block)) => run_block(cpu, block),
-                Ok(Code::Single(insn)) => step::execute(cpu, insn),
-                Err(cause) => after_break(cpu, cause),
-            }
+            execute_next(cpu, blocks)
         };
         if let Err(stop) = outcome {
             return stop;
         }
+    }
+}
+
+/// Executes the block at CS:RIP.
+pub(crate) fn execute_next(cpu: &mut Cpu, blocks: &mut Blocks) -> Result<(), Stop> {
+    match blocks.lookup(cpu) {
+        Ok(Code::Block(block)) => run_block(cpu, block),
+        Ok(Code::Single(insn)) => step::execute(cpu, insn),
+        Err(cause) => after_break(cpu, cause),
     }
 }
 
@@ -143,7 +148,7 @@ pub(crate) fn after_break(cpu: &mut Cpu, cause: Break) -> Result<(), Stop> {
 
 /// Handles signals and waits out HLT, so that afterwards an instruction can be
 /// executed. Order of SDM 3A 6.9.
-fn attend(cpu: &mut Cpu) -> Result<(), Stop> {
+pub(crate) fn attend(cpu: &mut Cpu) -> Result<(), Stop> {
     loop {
         if cpu.signals.is_pending(Signal::Exit) {
             return Err(Stop::Kicked);

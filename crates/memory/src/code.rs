@@ -52,6 +52,13 @@ impl CodePages {
         self.page(offset).is_some_and(|page| page.granules.load(Ordering::Acquire) != 0)
     }
 
+    /// Whether any of `len` bytes at `offset`, all in one page, lie in a piece
+    /// that holds code.
+    pub fn covers(&self, offset: u64, len: u64) -> bool {
+        self.page(offset)
+            .is_some_and(|page| page.granules.load(Ordering::Acquire) & granule_mask(offset, len) != 0)
+    }
+
     /// The version of the code in the page that holds `offset`.
     pub fn version(&self, offset: u64) -> u32 {
         self.page(offset).map_or(0, |page| page.version.load(Ordering::Acquire))

@@ -207,6 +207,11 @@ impl GuestMemory {
         self.region(at).map_or(0, |(region, offset)| region.code().version(offset))
     }
 
+    /// Whether a write of `len` bytes, all in one page, would hit code.
+    pub fn would_hit_code(&self, at: GuestPhysAddr, len: u64) -> bool {
+        self.region(at).is_some_and(|(region, offset)| region.code().covers(offset, len))
+    }
+
     /// Notes a write of `len` bytes that an engine performed itself, all in one
     /// page; true if it hit code.
     pub fn note_write(&self, at: GuestPhysAddr, len: u64) -> bool {

@@ -23,7 +23,7 @@ const FLAGS: u32 = RflagsBits::CF
     | RflagsBits::C3;
 
 /// Whether all that `instruction` does stays inside a thunk.
-pub(super) fn contained(instruction: &Instruction) -> bool {
+pub(crate) fn contained(instruction: &Instruction) -> bool {
     let harmless = !instruction.is_privileged()
         && !instruction.is_stack_instruction()
         && !instruction.is_string_instruction()

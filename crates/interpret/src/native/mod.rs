@@ -25,6 +25,7 @@ mod trap;
 pub(crate) use arena::Arena;
 pub(crate) use bounce::{Bounce, MAX_OPERAND};
 pub(crate) use call::Thunk;
+pub(crate) use contained::contained;
 pub(crate) use emit::emit;
 pub(crate) use guard::{Guard, Hole};
 pub(crate) use host::HostCpu;

@@ -25,6 +25,15 @@ pub(crate) fn choose(instruction: &Instruction) -> Option<Choice> {
         .or_else(|| next(alu::choose(instruction)))
 }
 
+/// Whether the instruction does more than the host would do with its operands
+/// replaced: control transfer, the stack, bit strings, BCD.
+pub(crate) fn needs_handler(instruction: &Instruction) -> bool {
+    branch::choose(instruction).is_some()
+        || stack::choose(instruction).is_some()
+        || legacy::choose(instruction).is_some()
+        || bits::choose(instruction).is_some()
+}
+
 fn next(handler: Option<Handler>) -> Option<Choice> {
     handler.map(|handler| (handler, Flow::Next))
 }
