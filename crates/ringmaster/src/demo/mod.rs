@@ -19,9 +19,10 @@ use crate::packages::{Entry, PackageError, Request};
 use crate::run;
 use crate::vm::Guest;
 
-/// The Debian packages, and the file that we want out of each.
-const KERNEL: (&str, &str) = ("linux-image-cloud-amd64", "boot/vmlinuz-*");
-const BUSYBOX: (&str, &str) = ("busybox-static", "{usr/bin,bin}/busybox");
+/// The Debian package of the kernel, and the file that we want out of it.
+pub const KERNEL: (&str, &str) = ("linux-image-cloud-amd64", "boot/vmlinuz-*");
+/// The static BusyBox.
+pub const BUSYBOX: (&str, &str) = ("busybox-static", "{usr/bin,bin}/busybox");
 
 /// What to do where Debian cannot be had.
 const OFFER: &str = "or boot the built-in guest, which needs nothing: ringmaster demo --embedded";
