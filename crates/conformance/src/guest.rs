@@ -7,7 +7,7 @@ use crate::asm::Code;
 use crate::bench::Io;
 use crate::expect::{Ending, Event, Expect, FrameItem};
 use crate::layout::{DATA, GDT, IDT, MAIN, PT, STUBS, TSS};
-use x86::cpuid::Feature;
+use x86::cpuid::{Feature, Vendor};
 
 /// How wide the gates are through which events reach the stubs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +31,9 @@ pub struct Guest {
     pub mode: Mode,
     /// What the processor model must offer for it.
     pub needs: Vec<Feature>,
+    /// Whose processor the model must be for it, where Intel's and AMD's
+    /// manuals differ.
+    pub vendor: Option<Vendor>,
     /// The state that it starts with.
     pub state: Box<CpuState>,
     pub(crate) memory: Vec<(u64, Vec<u8>)>,
@@ -51,6 +54,7 @@ impl Guest {
             doc: String::new(),
             mode,
             needs: Vec::new(),
+            vendor: None,
             state,
             memory: Vec::new(),
             frame,
@@ -71,6 +75,12 @@ impl Guest {
     /// Needs a processor feature.
     pub(crate) fn needs(mut self, feature: Feature) -> Self {
         self.needs.push(feature);
+        self
+    }
+
+    /// Is for the processors of `vendor` alone.
+    pub(crate) fn only(mut self, vendor: Vendor) -> Self {
+        self.vendor = Some(vendor);
         self
     }
 

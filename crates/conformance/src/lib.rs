@@ -27,4 +27,4 @@ pub use bench::Io;
 pub use guest::{FrameSize, Guest};
 pub use guests::catalogue;
 pub use run::{Outcome, excluded, execute, run};
-pub use x86::cpuid::Feature;
+pub use x86::cpuid::{Feature, Vendor};

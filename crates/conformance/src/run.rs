@@ -50,6 +50,9 @@ pub fn excluded(engine: &dyn Engine, model: &CpuidModel, guest: &Guest) -> Optio
     if let Some((_, reason)) = capabilities.lacks.iter().find(lacking) {
         return Some((*reason).to_owned());
     }
+    if let Some(vendor) = guest.vendor.filter(|vendor| *vendor != model.vendor()) {
+        return Some(format!("the processor model is not one of {vendor:?}"));
+    }
     let missing = guest.needs.iter().find(|feature| !model.has(**feature))?;
     Some(format!("the processor model does not offer {missing:?}"))
 }

@@ -1,9 +1,7 @@
 //! A second look at a difference: the sequence again, instruction by
 //! instruction, to see what its end may depend on.
 
-use iced_x86::{
-    Code, CpuidFeature, Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register, RflagsBits,
-};
+use iced_x86::{Code, CpuidFeature, Decoder, Instruction, Mnemonic, OpKind, Register, RflagsBits};
 use x86::cpuid::CpuidModel;
 use x86::{CpuState, Gpr, Rflags};
 
@@ -25,7 +23,7 @@ pub(crate) fn exempt(guest: &mut Guest, case: &Case, model: &CpuidModel, variant
         let before = guest.state();
         let bytes = guest.code_at(before.rip);
         let instruction =
-            Decoder::with_ip(case.bits.count(), &bytes, before.rip, DecoderOptions::NONE).decode();
+            Decoder::with_ip(case.bits.count(), &bytes, before.rip, model.decoder_options()).decode();
         if !instruction.is_invalid() {
             let unknown = !permitted(&instruction, model) || instruction.rflags_read() & undefined != 0;
             if unknown || undefined_result(&instruction, &before) || trapping_gather(&instruction, &before) {

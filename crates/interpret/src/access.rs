@@ -373,32 +373,4 @@ mod tests {
             }
         }
     }
-
-    /// Maps the last 2 MiB below 4 GiB to the first 2 MiB of memory.
-    fn map_the_top(bench: &mut Bench) {
-        const PDPT: u64 = 0x2000;
-        const TOP_PD: u64 = 0x5000;
-        bench.write(PDPT + 3 * 8, &(TOP_PD | 7).to_le_bytes());
-        bench.write(TOP_PD + 511 * 8, &0x87_u64.to_le_bytes());
-    }
-
-    #[test]
-    fn flat_segments_wrap_at_4_gib() {
-        let mut bench = Bench::long();
-        map_the_top(&mut bench);
-        bench.cpu.state.segment_mut(SegmentName::Cs).attributes = SegmentAttributes::from_bits(0xc09b);
-        for segment in &mut bench.cpu.state.segments {
-            segment.limit = u32::MAX;
-        }
-        for name in [SegmentName::Ds, SegmentName::Ss] {
-            bench.cpu.state.segment_mut(name).attributes = SegmentAttributes::from_bits(0xc093);
-        }
-        bench.refresh();
-        bench.write(0x1f_fffe, &[1, 2]);
-        bench.write(0, &[3, 4]);
-        bench.cpu.state.set_reg(Gpr::Rax, 0xffff_fffe);
-        // mov eax, [eax]
-        bench.run(&[0x8b, 0x00]).unwrap();
-        assert_eq!(bench.cpu.state.reg(Gpr::Rax), 0x0403_0201);
-    }
 }

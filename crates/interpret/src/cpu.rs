@@ -60,6 +60,9 @@ pub(crate) struct Cpu {
     /// Segments with base 0 and limit 4 GiB, readable and writable: bit N for
     /// segment N.
     pub(crate) flat: u8,
+    /// The last offset up to which an access in such a segment may reach: the
+    /// last one, unless it wraps at 4 GiB.
+    pub(crate) flat_end: u64,
     /// How the current privilege sees memory.
     pub(crate) view: View,
     pub(crate) paging: Paging,
@@ -105,6 +108,7 @@ impl Cpu {
             stack_mask: 0xffff,
             long: false,
             flat: 0,
+            flat_end: 0xffff_ffff,
             view: View::Supervisor,
             linear_mask: 0xffff_ffff,
             watching: false,
@@ -198,6 +202,7 @@ impl Cpu {
             _ => 0xffff,
         };
         self.linear_mask = if self.long { u64::MAX } else { 0xffff_ffff };
+        self.flat_end = if self.cpuid.vendor().wraps_at_4_gib() { u64::MAX } else { 0xffff_ffff };
         self.flat = 0;
         for (index, segment) in state.segments.iter().enumerate() {
             self.flat |= u8::from(is_flat(segment)) << index;

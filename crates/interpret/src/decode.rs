@@ -1,8 +1,8 @@
 //! From bytes to [`Insn`]: iced-x86 decodes, this chooses who executes.
 
 use iced_x86::{
-    CodeSize, Decoder, DecoderError, FlowControl, Instruction, InstructionInfoFactory, OpAccess, OpKind,
-    Register,
+    Code, CodeSize, Decoder, DecoderError, FlowControl, Instruction, InstructionInfoFactory, OpAccess,
+    OpKind, Register,
 };
 use x86::cpuid::CpuidModel;
 use x86::{Exception, SegmentName};
@@ -56,7 +56,12 @@ impl InsnDecoder {
             DecoderError::NoMoreBytes if bytes.len() < MAX_LEN => Decoded::MoreBytes,
             DecoderError::NoMoreBytes => fixed(too_long, bytes.len()),
             DecoderError::None if cpuid.allows_instruction(&instruction) => {
-                let (insn, flow) = self.build(&instruction, bytes, code_size);
+                let (mut insn, flow) = self.build(&instruction, bytes, code_size);
+                if instruction.code() == Code::Movsxd_r16_rm16
+                    && cpuid.vendor().reads_doubleword_in_short_movsxd()
+                {
+                    ops::widen_source(&mut insn);
+                }
                 Decoded::Insn(insn, flow)
             }
             _ if is_too_long(bytes, bitness, cpuid) => fixed(too_long, bytes.len()),

@@ -29,5 +29,7 @@ mod testing;
 pub mod tlb;
 mod vcpu;
 mod vector;
+#[cfg(test)]
+mod vendor_tests;
 
 pub use vcpu::Interpreter;

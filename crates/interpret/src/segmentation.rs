@@ -15,7 +15,7 @@ impl Cpu {
                 _ => offset,
             });
         }
-        if self.flat >> (segment as u8) & 1 != 0 {
+        if self.flat >> (segment as u8) & 1 != 0 && offset.wrapping_add(size - 1) <= self.flat_end {
             return Ok(offset & 0xffff_ffff);
         }
         self.linear_checked(segment, offset, size, write)
@@ -30,7 +30,7 @@ impl Cpu {
     #[cold]
     fn linear_checked(&mut self, segment: SegmentName, offset: u64, size: u64, write: bool) -> Exec<u64> {
         let register = *self.state.segment(segment);
-        if self.permits(&register, write) && within_limit(&register, offset, size) {
+        if self.permits(&register, write) && self.within_limit(&register, offset, size) {
             return Ok(register.base.wrapping_add(offset) & 0xffff_ffff);
         }
         let fault = if segment == SegmentName::Ss { Exception::ss(0) } else { Exception::gp(0) };
@@ -45,18 +45,18 @@ impl Cpu {
         let attributes = segment.attributes;
         attributes.present() && if write { attributes.is_writable() } else { attributes.is_readable() }
     }
-}
 
-/// Whether all of `offset..offset + size` lies inside the segment. With a limit
-/// of 4 GiB - 1 everything does: the manual leaves open whether an access that
-/// wraps is a fault (SDM 3A 5.3), and today's processors let it wrap.
-pub(crate) fn within_limit(segment: &Segment, offset: u64, size: u64) -> bool {
-    let last = offset.wrapping_add(size - 1);
-    let limit = u64::from(segment.limit);
-    if segment.attributes.is_expand_down() {
-        let top = if segment.attributes.db() { 0xffff_ffff } else { 0xffff };
-        offset > limit && last <= top && last >= offset
-    } else {
-        limit == 0xffff_ffff || last <= limit && last >= offset
+    /// Whether all of `offset..offset + size` lies inside the segment. With a
+    /// limit of 4 GiB - 1 that is the vendor's affair.
+    pub(crate) fn within_limit(&self, segment: &Segment, offset: u64, size: u64) -> bool {
+        let last = offset.wrapping_add(size - 1);
+        let limit = u64::from(segment.limit);
+        if segment.attributes.is_expand_down() {
+            let top = if segment.attributes.db() { 0xffff_ffff } else { 0xffff };
+            offset > limit && last <= top && last >= offset
+        } else {
+            let wraps = segment.limit == u32::MAX && self.flat_end == u64::MAX;
+            wraps || last <= limit && last >= offset
+        }
     }
 }

@@ -92,9 +92,11 @@ fn repeat(cpu: &mut Cpu, insn: &Insn, element: Element, chunk: Option<Chunk>) ->
     }
     let counter = Gpr::Rcx as u8;
     let mut left = cpu.reg(counter, operation.address);
-    // Written even if nothing is done: ECX clears the upper half of RCX.
-    cpu.set_reg(counter, operation.address, left);
-    // A fault leaves the flags as they were before the instruction (SDM 2B REP).
+    let vendor = cpu.cpuid.vendor();
+    if vendor.extends_count_of_nothing() {
+        // ECX clears the upper half of RCX.
+        cpu.set_reg(counter, operation.address, left);
+    }
     let flags = cpu.state.rflags;
     let single = cpu.state.rflags.contains(Rflags::TF) || cpu.watching;
     while left > 0 {
@@ -104,7 +106,11 @@ fn repeat(cpu: &mut Cpu, insn: &Insn, element: Element, chunk: Option<Chunk>) ->
         };
         let mut goes_on = true;
         if moved == 0 {
-            goes_on = element(cpu, operation).inspect_err(|_| cpu.state.rflags = flags)?;
+            goes_on = element(cpu, operation).inspect_err(|_| {
+                if vendor.restores_flags_of_repetition() {
+                    cpu.state.rflags = flags;
+                }
+            })?;
         }
         left -= moved.max(1);
         cpu.set_reg(counter, operation.address, left);
@@ -250,11 +256,17 @@ fn compare(cpu: &mut Cpu, operation: Operation, left: u64, right: u64) -> bool {
     (left == right) == (operation.repeat == Repeat::Equal)
 }
 
-/// The destination is read first, as processors do: it tells which of two bad
-/// operands faults.
+/// The destination is read first, as processors do, except for some in REPE
+/// CMPSB: it tells which of two bad operands faults.
 fn cmps(cpu: &mut Cpu, operation: Operation) -> Exec<bool> {
-    let right = cpu.read_destination(operation)?;
-    let left = cpu.read_source(operation)?;
+    let repe_cmpsb = operation.element == 1 && operation.repeat == Repeat::Equal;
+    let (left, right) = if repe_cmpsb && cpu.cpuid.vendor().reads_source_first_in_repe_cmpsb() {
+        let left = cpu.read_source(operation)?;
+        (left, cpu.read_destination(operation)?)
+    } else {
+        let right = cpu.read_destination(operation)?;
+        (cpu.read_source(operation)?, right)
+    };
     let goes_on = compare(cpu, operation, left, right);
     cpu.advance(Gpr::Rsi, operation, 1);
     cpu.advance(Gpr::Rdi, operation, 1);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use engine::{VcpuConfig, VcpuSignals};
 use iced_x86::{Encoder, Instruction};
 use memory::GuestMemory;
-use x86::cpuid::{CpuidConfig, CpuidModel, HostFeatures};
+use x86::cpuid::{CpuidConfig, CpuidModel, HostFeatures, Vendor};
 use x86::{
     Cr0, Cr4, Efer, Exception, GuestPhysAddr, Rflags, Segment, SegmentAttributes, SegmentName, Selector, Xcr0,
 };
@@ -88,6 +88,13 @@ impl Bench {
         let mut bench = Self { cpu, decoder: InsnDecoder::new(Arena::new().unwrap()) };
         bench.refresh();
         bench
+    }
+
+    /// The same as a processor of `vendor`.
+    pub(crate) fn of_vendor(mut self, vendor: Vendor) -> Self {
+        self.cpu.cpuid = Arc::new(CpuidModel::clone(&self.cpu.cpuid).with_vendor(vendor));
+        self.refresh();
+        self
     }
 
     /// After changes of the state that are not an instruction's.

@@ -1,5 +1,6 @@
 //! SYSCALL, SYSRET, SYSENTER, SYSEXIT and SWAPGS (SDM 3A 5.8.7, 5.8.8).
 
+use x86::cpuid::Vendor;
 use x86::{Efer, Gpr::*, Rflags, SegmentName, Vector};
 
 use crate::asm::{Code, code32, code64};
@@ -97,14 +98,20 @@ guests! { "syscall";
     sysenter_null: user32(code32!("7: sysenter")).fault(Vector::GP, 0);
 
     /// SYSENTER from 64-bit mode goes to 64-bit code (SDM 2B, SYSENTER).
-    sysenter_64: sysenter(user64(code64!("sysenter"))).reg(Rsp, OTHER_STACK)
+    sysenter_64: sysenter(user64(code64!("sysenter"))).only(Vendor::Intel).reg(Rsp, OTHER_STACK)
         .segment(SegmentName::Cs, KCODE, 0, u32::MAX, 0xa09b);
 
-    /// So does SYSENTER from compatibility mode.
-    sysenter_compatibility: sysenter(compatibility(code32!("sysenter"))).code(code64!(at 0x9000; "
+    /// On AMD's processors it is #UD there (APM 3, SYSENTER).
+    sysenter_64_amd: sysenter(user64(code64!("7: sysenter"))).only(Vendor::Amd).event(Vector::UD);
+
+    /// From compatibility mode it goes to 64-bit code too.
+    sysenter_compatibility: sysenter(compatibility(code32!("sysenter"))).only(Vendor::Intel).code(code64!(at 0x9000; "
         mov rax, 0x123456789ab
         out 0xf4, al
     ")).reg(Rax, 0x0123_4567_89ab).reg(Rsp, OTHER_STACK);
+
+    /// On AMD's processors it is #UD there too (APM 3, SYSENTER).
+    sysenter_compatibility_amd: sysenter(compatibility(code32!("7: sysenter"))).only(Vendor::Amd).event(Vector::UD);
 
     /// SYSEXIT in protected mode: EIP from EDX, ESP from ECX (SDM 2B, SYSEXIT).
     sysexit_32: protected32(code32!("
@@ -122,7 +129,7 @@ guests! { "syscall";
         mov edx, 0x9000
         mov ecx, 0x7000
         sysexitq
-    ")).page(0x9000, USER_PAGE).patch(|s| s.msrs.sysenter_cs = KCODE.into())
+    ")).only(Vendor::Intel).page(0x9000, USER_PAGE).patch(|s| s.msrs.sysenter_cs = KCODE.into())
         .marked_code(code64!(at 0x9000; "7: ud2")).event(Vector::UD).pushed_cs(UCODE64)
         .pushed(FrameItem::Ss, 0xffff, 0x33).pushed(FrameItem::Sp, u64::MAX, 0x7000);
 
@@ -131,14 +138,34 @@ guests! { "syscall";
         mov edx, 0x9000
         mov ecx, 0x7000
         sysexit
-    ")).page(0x9000, USER_PAGE).patch(|s| s.msrs.sysenter_cs = KCODE.into())
+    ")).only(Vendor::Intel).page(0x9000, USER_PAGE).patch(|s| s.msrs.sysenter_cs = KCODE.into())
         .marked_code(code32!(at 0x9000; "inc eax; 7: ud2")).event(Vector::UD).pushed_cs(UCODE32);
 
     /// SYSEXITQ with a non-canonical RDX is #GP(0) (SDM 2B, SYSEXIT).
     sysexit_non_canonical: long64(code64!("
         mov rdx, 0x800000000000
      7: sysexitq
-    ")).patch(|s| s.msrs.sysenter_cs = KCODE.into()).fault(Vector::GP, 0);
+    ")).only(Vendor::Intel).patch(|s| s.msrs.sysenter_cs = KCODE.into()).fault(Vector::GP, 0);
+
+    /// On AMD's processors it is #UD in all of long mode (APM 3, SYSEXIT).
+    sysexit_amd: long64(code64!("7: sysexit")).only(Vendor::Amd).patch(|s| s.msrs.sysenter_cs = KCODE.into())
+        .event(Vector::UD);
+
+    /// With REX.W as well.
+    sysexitq_amd: long64(code64!("7: sysexitq")).only(Vendor::Amd).patch(|s| s.msrs.sysenter_cs = KCODE.into())
+        .event(Vector::UD);
+
+    /// And in compatibility mode.
+    sysexit_compatibility_amd: compatibility(code32!("7: sysexit")).only(Vendor::Amd)
+        .patch(|s| s.msrs.sysenter_cs = KCODE.into()).event(Vector::UD);
+
+    /// SYSCALL from compatibility mode is #UD on Intel's processors (SDM 2B,
+    /// SYSCALL).
+    enter_from_compatibility: syscall(compatibility(code32!("7: syscall"))).only(Vendor::Intel).event(Vector::UD);
+
+    /// On AMD's it goes to CSTAR, in 64-bit mode (APM 3, SYSCALL).
+    enter_from_compatibility_amd: syscall(compatibility(code32!("syscall"))).only(Vendor::Amd)
+        .reg(Rcx, 0x8002).segment(SegmentName::Cs, KCODE, 0, u32::MAX, 0xa09b);
 
     /// SWAPGS exchanges GS.base and IA32_KERNEL_GS_BASE (SDM 2B, SWAPGS).
     swapgs: long64(code64!("

@@ -86,7 +86,7 @@ impl Plan {
             x87: is_x87_or_mmx(&instruction),
             vex: !matches!(instruction.code().op_code().encoding(), EncodingKind::Legacy),
             converts: converts_to_integer(&instruction),
-            flags_changed: arithmetic(instruction.rflags_modified()),
+            flags_changed: flags_changed(&instruction),
             flags_loaded: needs_flags(&instruction),
             state: Register::None,
             memory: Register::None,
@@ -158,6 +158,16 @@ const fn arithmetic(iced_flags: u32) -> u32 {
         index += 1;
     }
     flags
+}
+
+/// The flags that may change. iced-x86 says that rotations by a multiple of the
+/// width change none, which does not hold for OF on every processor.
+fn flags_changed(instruction: &Instruction) -> u32 {
+    use iced_x86::Mnemonic::{Rcl, Rcr};
+    use iced_x86::RflagsBits as Bits;
+    let rotates = matches!(instruction.mnemonic(), Rcl | Rcr);
+    let more = if rotates { Bits::CF | Bits::OF } else { 0 };
+    arithmetic(instruction.rflags_modified() | more)
 }
 
 /// Whether the instruction's outcome, flags included, depends on the flags

@@ -13,7 +13,7 @@ mod stack;
 use iced_x86::{Instruction, OpKind};
 
 use crate::decode::{Choice, Flow};
-use crate::insn::Handler;
+use crate::insn::{Handler, Insn};
 
 /// The handler of an instruction of this group, if it is one.
 pub(crate) fn choose(instruction: &Instruction) -> Option<Choice> {
@@ -23,6 +23,14 @@ pub(crate) fn choose(instruction: &Instruction) -> Option<Choice> {
         .or_else(|| bits::choose(instruction))
         .or_else(|| next(moves::choose(instruction)))
         .or_else(|| next(alu::choose(instruction)))
+}
+
+/// Makes a MOVSXD from 16 bits in memory one from 32.
+pub(crate) fn widen_source(insn: &mut Insn) {
+    if insn.mem_size > 0 {
+        insn.mem_size = 4;
+        insn.handler = moves::movsx_mem::<4>;
+    }
 }
 
 /// Whether the instruction does more than the host would do with its operands

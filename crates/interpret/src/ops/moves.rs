@@ -160,7 +160,7 @@ fn movsx_reg<const N: u8>(cpu: &mut Cpu, insn: &Insn) -> Exec {
     Ok(())
 }
 
-fn movsx_mem<const N: u8>(cpu: &mut Cpu, insn: &Insn) -> Exec {
+pub(super) fn movsx_mem<const N: u8>(cpu: &mut Cpu, insn: &Insn) -> Exec {
     let (segment, offset) = (insn.address.segment, cpu.effective_address(insn));
     let value = sign_extend::<N>(cpu.read_sized(segment, offset, N)?);
     cpu.set_reg(insn.reg1, insn.size, value & mask(insn.size));

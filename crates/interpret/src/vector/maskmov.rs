@@ -60,10 +60,13 @@ fn store_selected(cpu: &mut Cpu, insn: &Insn, data: &[u8], selector: &[u8]) -> E
     let start = cpu.reg64(Gpr::Rdi as u8);
     let offset = |at: usize| start.wrapping_add(at as u64) & mask(bytes);
     let selected = |at: usize| selector[at] & 0x80 != 0;
-    // Today's processors store the upper quadword first, and want all bytes of
-    // both to be writable.
-    for quadword in (0..data.len()).step_by(8).rev() {
-        cpu.probe_write(segment, offset(quadword), 8)?;
+    // Today's processors want all bytes to be writable.
+    if cpu.cpuid.vendor().masks_upper_quadword_first() {
+        for quadword in (0..data.len()).step_by(8).rev() {
+            cpu.probe_write(segment, offset(quadword), 8)?;
+        }
+    } else {
+        cpu.probe_write(segment, offset(0), data.len() as u64)?;
     }
     for run in runs(data.len(), selected) {
         let lin = cpu.linear(segment, offset(run.start), run.len() as u64, true)?;

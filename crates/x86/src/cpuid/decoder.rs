@@ -112,14 +112,21 @@ impl CpuidModel {
             | Code::Prefetchreserved6_m8
             | Code::Prefetchreserved7_m8 => true,
             Code::Vmcall | Code::Vmmcall => true,
+            Code::Reservednop_rm16_r16_0F0D
+            | Code::Reservednop_rm32_r32_0F0D
+            | Code::Reservednop_rm64_r64_0F0D => !self.vendor().refuses_prefetch_of_register(),
             _ => instruction.cpuid_features().iter().all(|&group| self.allows(group)),
         }
     }
 
     /// Decoder options without which encodings would be taken for instructions
-    /// that this vCPU lacks: WBNOINVD is WBINVD there, TZCNT is BSF, LZCNT BSR.
+    /// that this vCPU lacks (WBNOINVD is WBINVD there, TZCNT is BSF, LZCNT BSR)
+    /// or for those of another vendor.
     pub fn decoder_options(&self) -> u32 {
         let mut options = DecoderOptions::NO_WBNOINVD;
+        if self.vendor().has_short_branches_in_64_bit_mode() {
+            options |= DecoderOptions::AMD;
+        }
         if !self.has(Feature::Bmi1) {
             options |= DecoderOptions::NO_MPFX_0FBC;
         }

@@ -13,9 +13,11 @@ mod leaves;
 mod ratio;
 #[cfg(test)]
 mod tests;
+mod vendor;
 
 pub use features::{CpuidRegister, FEATURES, Feature, FeatureInfo, Features, Policy};
 pub use host::{HostCpuid, HostFeatures};
+pub use vendor::Vendor;
 
 use crate::xsave::XsaveLayout;
 use crate::{CpuState, Xcr0};
@@ -76,17 +78,6 @@ impl<'a> CpuidConfig<'a> {
             disable: &[],
         }
     }
-}
-
-/// Who made the processor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Vendor {
-    /// GenuineIntel.
-    Intel,
-    /// AuthenticAMD, and HygonGenuine, its descendant.
-    Amd,
-    /// Any other.
-    Other,
 }
 
 /// The CPUID leaves of one vCPU.
@@ -199,6 +190,17 @@ impl CpuidModel {
             leaves::AMD | leaves::HYGON => Vendor::Amd,
             _ => Vendor::Other,
         }
+    }
+
+    /// The same model as a processor of `vendor`; one that is neither Intel nor
+    /// AMD has no name.
+    pub fn with_vendor(mut self, vendor: Vendor) -> Self {
+        self.identity.vendor = match vendor {
+            Vendor::Intel => leaves::INTEL,
+            Vendor::Amd => leaves::AMD,
+            Vendor::Other => [0; 3],
+        };
+        self
     }
 
     /// Family, model and stepping as in EAX of leaf 1, which is also EDX after

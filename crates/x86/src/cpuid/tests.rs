@@ -195,6 +195,24 @@ fn amd_repeats_leaf_1_in_the_extended_range() {
     assert_eq!(ask(&model, 0x8000_0000, 0).ebx, 0x6874_7541);
 }
 
+#[test]
+fn a_model_can_be_another_vendors() {
+    let shown = |model: &CpuidModel| {
+        let base = ask(model, 0, 0);
+        [base.ebx, base.edx, base.ecx].map(u32::to_le_bytes).concat()
+    };
+    let reads =
+        |model: &CpuidModel, bytes: &[u8]| Decoder::new(64, bytes, model.decoder_options()).decode().len();
+    let (intel, amd) = (full().with_vendor(Vendor::Intel), full().with_vendor(Vendor::Amd));
+    assert_eq!((intel.vendor(), shown(&intel).as_slice()), (Vendor::Intel, b"GenuineIntel".as_slice()));
+    assert_eq!((amd.vendor(), shown(&amd).as_slice()), (Vendor::Amd, b"AuthenticAMD".as_slice()));
+    assert_eq!(full().with_vendor(Vendor::Other).vendor(), Vendor::Other);
+    // jmp with an operand-size prefix; nop with a ModRM byte of prefetchw.
+    let jump = [0x66, 0xe9, 0, 0, 0, 0];
+    assert_eq!((reads(&intel, &jump), reads(&amd, &jump)), (6, 4));
+    assert!(exists(&intel, &[0x0f, 0x0d, 0xc8]) && !exists(&amd, &[0x0f, 0x0d, 0xc8]));
+}
+
 fn exists(model: &CpuidModel, bytes: &[u8]) -> bool {
     let options = model.decoder_options();
     let instruction = Decoder::new(64, bytes, options).decode();

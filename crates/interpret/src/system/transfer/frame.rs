@@ -3,7 +3,6 @@
 use x86::{Exception, Segment, SegmentName};
 
 use crate::cpu::{Break, Cpu, Exec, mask};
-use crate::segmentation::within_limit;
 use crate::tlb::View;
 
 /// Parameters of a call gate, and CS:IP, SS:SP and an error code.
@@ -82,7 +81,7 @@ impl Frame {
         }
         let attributes = self.stack.attributes;
         let usable = cpu.state.real_or_v86() || attributes.present() && attributes.is_writable();
-        if usable && within_limit(&self.stack, offset, size) {
+        if usable && cpu.within_limit(&self.stack, offset, size) {
             return Ok(self.stack.base.wrapping_add(offset) & 0xffff_ffff);
         }
         Err(cpu.raise(Exception::ss(self.code)))

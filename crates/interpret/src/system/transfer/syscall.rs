@@ -1,7 +1,6 @@
 //! SYSCALL, SYSRET, SYSENTER, SYSEXIT, SWAPGS and RSM (SDM 2B; APM 3).
 
 use iced_x86::{Instruction, Mnemonic};
-use x86::cpuid::Vendor;
 use x86::{Efer, Gpr, Rflags, Segment, SegmentAttributes, SegmentName, Selector};
 
 use super::code::Target;
@@ -53,7 +52,7 @@ fn go_flat(cpu: &mut Cpu, code: (u16, u16), stack: u16, cpl: u8, offset: u64) {
 /// Whether SYSCALL and SYSRET exist here: Intel's only in 64-bit mode, AMD's
 /// in compatibility mode too.
 fn has_syscall(cpu: &Cpu) -> bool {
-    let mode = cpu.long || cpu.state.long_mode() && cpu.cpuid.vendor() == Vendor::Amd;
+    let mode = cpu.long || cpu.state.long_mode() && cpu.cpuid.vendor().has_syscall_in_compatibility_mode();
     mode && cpu.state.efer.contains(Efer::SCE)
 }
 
@@ -96,7 +95,7 @@ fn sysret(cpu: &mut Cpu, to_64bit: bool) -> Exec {
 /// IA32_SYSENTER_CS; #GP(0) where it or protected mode is missing, #UD where
 /// AMD leaves the instructions out.
 fn sysenter_selector(cpu: &mut Cpu) -> Exec<u16> {
-    if cpu.state.long_mode() && cpu.cpuid.vendor() == Vendor::Amd {
+    if cpu.state.long_mode() && !cpu.cpuid.vendor().has_sysenter_in_long_mode() {
         return Err(cpu.ud());
     }
     let selector = cpu.state.msrs.sysenter_cs as u16 & !3;

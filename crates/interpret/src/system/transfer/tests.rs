@@ -3,7 +3,7 @@
 
 use engine::{Signal, Stop};
 use iced_x86::{Code, Instruction};
-use x86::cpuid::{CpuidConfig, CpuidModel, CpuidResult, HostCpuid, HostFeatures};
+use x86::cpuid::Vendor;
 use x86::{
     Activity, Cr0, DescriptorTable, Efer, Exception, Gpr, InterruptShadow, Rflags, Segment,
     SegmentAttributes, SegmentName, Selector, Vector,
@@ -226,20 +226,6 @@ fn a_task_that_links_to_itself_returns_to_what_it_just_saved() {
     assert!(!bench.cpu.state.rflags.contains(Rflags::NT));
 }
 
-/// An AMD processor with all features.
-struct Amd;
-
-impl HostCpuid for Amd {
-    fn cpuid(&self, leaf: u32, subleaf: u32) -> CpuidResult {
-        let result = HostFeatures::all().cpuid(leaf, subleaf);
-        if leaf != 0 {
-            return result;
-        }
-        let name = |text: &[u8; 4]| u32::from_le_bytes(*text);
-        CpuidResult { ebx: name(b"Auth"), edx: name(b"enti"), ecx: name(b"cAMD"), ..result }
-    }
-}
-
 /// 32-bit user code in compatibility mode.
 fn compatibility() -> Bench {
     let mut bench = Bench::long();
@@ -258,7 +244,7 @@ fn syscall_in_compatibility_mode_is_amds_alone() {
     assert_eq!(bench.run(&[0x0f, 0x05]), Err(Exception::UD));
     assert!(bench.cpu.state.efer.contains(Efer::SCE));
 
-    bench.cpu.cpuid = CpuidModel::new(CpuidConfig::new(&Amd, 1_000_000_000)).into();
+    let mut bench = bench.of_vendor(Vendor::Amd);
     bench.run(&[0x0f, 0x05]).unwrap();
     assert_eq!(bench.cpu.state.rip, HANDLER);
     assert!(bench.cpu.long && bench.cpu.cpl() == 0);
@@ -267,9 +253,8 @@ fn syscall_in_compatibility_mode_is_amds_alone() {
 
 #[test]
 fn sysenter_in_long_mode_is_not_amds() {
-    let mut bench = compatibility();
+    let mut bench = compatibility().of_vendor(Vendor::Amd);
     bench.cpu.state.msrs.sysenter_cs = 0x10;
-    bench.cpu.cpuid = CpuidModel::new(CpuidConfig::new(&Amd, 1_000_000_000)).into();
     assert_eq!(bench.exec(Instruction::with(Code::Sysenter)), Err(Exception::UD));
     assert_eq!(bench.cpu.cpl(), 3);
 }
