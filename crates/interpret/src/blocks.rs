@@ -78,6 +78,8 @@ pub(crate) struct Blocks {
     decoded: usize,
     fetch: [Fetch; FETCH_ENTRIES],
     recent: Box<[Recent; RECENT_ENTRIES]>,
+    /// Counts how often everything was dropped.
+    pub(crate) generation: u64,
     /// Instructions by their bytes, for those that cross a page.
     crossing: HashMap<([u8; MAX_LEN], u8), Insn>,
 }
@@ -91,12 +93,14 @@ impl Blocks {
             decoded: 0,
             fetch: [Fetch::default(); FETCH_ENTRIES],
             recent: Box::new([Recent::default(); RECENT_ENTRIES]),
+            generation: 0,
             crossing: HashMap::new(),
         }
     }
 
     /// Drops everything; thunks too.
     pub(crate) fn clear(&mut self) {
+        self.generation += 1;
         self.pages.clear();
         self.index.clear();
         self.decoded = 0;

@@ -366,10 +366,5 @@ pub(crate) const fn mask(bytes: u8) -> u64 {
 }
 
 fn is_flat(segment: &Segment) -> bool {
-    let attributes = segment.attributes;
-    segment.base == 0
-        && segment.limit == u32::MAX
-        && attributes.present()
-        && attributes.is_writable()
-        && !attributes.is_expand_down()
+    segment.base == 0 && segment.is_plain_data()
 }

@@ -274,6 +274,12 @@ impl SlowPath {
         full
     }
 
+    /// Changes whenever decoded instructions are forgotten, those of
+    /// [`Self::decode`] included.
+    pub fn generation(&self) -> u64 {
+        self.blocks.generation
+    }
+
     /// Whether a store has hit decoded code since the last call.
     pub fn take_code_hit(&mut self) -> bool {
         std::mem::take(&mut self.cpu.code_hit)

@@ -175,6 +175,12 @@ pub struct Segment {
 }
 
 impl Segment {
+    /// Writable data, present, all of 4 GiB upwards from the base.
+    pub const fn is_plain_data(&self) -> bool {
+        let attributes = self.attributes;
+        self.limit == u32::MAX && attributes.present() && attributes.is_writable() && !attributes.is_expand_down()
+    }
+
     /// A segment as real mode (and virtual-8086 mode) makes it.
     pub const fn real_mode(selector: u16) -> Self {
         Self {

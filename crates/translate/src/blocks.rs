@@ -1,0 +1,275 @@
+//! The blocks that have been made, how they are found, and how they are linked.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::ops::Range;
+
+use interpret::slow::SlowInsn;
+
+use crate::cache::CodeCache;
+use crate::emit::Made;
+use crate::mode::Mode;
+
+/// The number of a block.
+pub(crate) type BlockId = u32;
+
+/// Where one guest instruction's host code begins.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mark {
+    /// Bytes from the start of the block's host code.
+    pub(crate) host: u32,
+    /// Bytes from the start of the guest code page.
+    pub(crate) guest: u16,
+}
+
+/// A direct branch out of a block.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Way {
+    /// Return address of the stub that leaves to the translator.
+    pub(crate) stub_end: usize,
+    /// Address of the branch's displacement.
+    pub(crate) patch: usize,
+    /// The target, in bytes from the start of the guest code page.
+    pub(crate) target: i64,
+    /// The block that it is linked to.
+    pub(crate) linked: Option<BlockId>,
+}
+
+impl Way {
+    /// The stub that the branch leads to while it is not linked.
+    fn stub(&self) -> usize {
+        self.stub_end - STUB
+    }
+
+    /// Whether it leaves the code page.
+    pub(crate) fn crosses(&self) -> bool {
+        !(0..0x1000).contains(&self.target)
+    }
+}
+
+/// Bytes of a stub: a CALL.
+pub(crate) const STUB: usize = 5;
+
+/// What a block is found by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    /// Guest-physical address of its first instruction.
+    pub(crate) gpa: u64,
+    /// Its linear address, unless the code is position-independent.
+    pub(crate) lin: u64,
+    pub(crate) mode: Mode,
+}
+
+/// Straight-line guest code, with side exits, and what became of it.
+pub(crate) struct Block {
+    pub(crate) key: Key,
+    /// Bytes of guest code.
+    pub(crate) guest_len: u16,
+    /// Addresses of the host code, stubs included.
+    pub(crate) start: usize,
+    pub(crate) end: usize,
+    /// Where jumps within the page enter; others enter at `start` with the
+    /// linear address in R10.
+    pub(crate) inner: usize,
+    pub(crate) marks: Box<[Mark]>,
+    /// Instructions that the interpreter executes, by their place in the guest
+    /// code page.
+    pub(crate) slow: Box<[(u16, SlowInsn)]>,
+    pub(crate) ways: Box<[Way]>,
+    /// Ways of other blocks that lead here.
+    incoming: Vec<(BlockId, u8)>,
+    /// The mapping was a large page's: links to other pages may hold.
+    pub(crate) large: bool,
+    pub(crate) valid: bool,
+}
+
+impl Block {
+    /// A block for `key`, whose code lies at `host`.
+    pub(crate) fn new(key: Key, made: Made, host: Range<usize>, large: bool) -> Self {
+        Self {
+            key,
+            guest_len: made.guest_len,
+            start: host.start,
+            end: host.end,
+            inner: made.inner,
+            marks: made.marks.into(),
+            slow: made.slow.into(),
+            ways: made.ways.into(),
+            incoming: Vec::new(),
+            large,
+            valid: true,
+        }
+    }
+
+    /// The place in the guest code page of the instruction whose host code
+    /// holds `address`.
+    pub(crate) fn guest_place(&self, address: usize) -> u16 {
+        let host = (address - self.start) as u32;
+        let after = self.marks.partition_point(|mark| mark.host <= host);
+        self.marks[after.saturating_sub(1)].guest
+    }
+
+    /// The place of the instruction after the one at `place`.
+    pub(crate) fn next_place(&self, place: u16) -> Option<u16> {
+        let index = self.marks.partition_point(|mark| mark.guest <= place);
+        self.marks.get(index).map(|mark| mark.guest)
+    }
+
+    /// The instruction at this place for the interpreter.
+    pub(crate) fn slow_at(&self, place: u16) -> Option<&SlowInsn> {
+        let index = self.slow.binary_search_by_key(&place, |(at, _)| *at).ok()?;
+        Some(&self.slow[index].1)
+    }
+
+    /// Bytes that the block takes apart from host code.
+    fn size(&self) -> usize {
+        size_of::<Self>()
+            + size_of_val(&*self.marks)
+            + size_of_val(&*self.slow)
+            + size_of_val(&*self.ways)
+            + self.incoming.capacity() * size_of::<(BlockId, u8)>()
+    }
+}
+
+/// Multiplies by a constant: keys are addresses, made by the guest, which can
+/// slow down nobody but itself.
+#[derive(Default)]
+pub(crate) struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|&byte| self.write_u64(byte.into()));
+    }
+    fn write_u32(&mut self, value: u32) {
+        self.write_u64(value.into());
+    }
+    fn write_u64(&mut self, value: u64) {
+        self.0 = (self.0 ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 ^= self.0 >> 29;
+    }
+}
+
+type Map<K, V> = HashMap<K, V, BuildHasherDefault<KeyHasher>>;
+
+/// A guest page with translated code.
+#[derive(Default)]
+struct CodePage {
+    version: u32,
+    blocks: Vec<BlockId>,
+}
+
+/// All blocks of one vCPU.
+#[derive(Default)]
+pub(crate) struct Blocks {
+    all: Vec<Block>,
+    by_key: Map<Key, BlockId>,
+    pages: Map<u64, CodePage>,
+    /// Links between pages, which hold as long as large mappings do.
+    cross_links: Vec<(BlockId, u8)>,
+    bytes: usize,
+}
+
+impl Blocks {
+    pub(crate) fn get(&self, id: BlockId) -> &Block {
+        &self.all[id as usize]
+    }
+
+    pub(crate) fn find(&self, key: &Key) -> Option<BlockId> {
+        self.by_key.get(key).copied()
+    }
+
+    /// How many there are, invalid ones included.
+    pub(crate) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// Bytes in use beside the code cache.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The block whose host code holds `address`. Blocks lie in the order in
+    /// which they were made.
+    pub(crate) fn at(&self, address: usize) -> Option<BlockId> {
+        let after = self.all.partition_point(|block| block.start <= address);
+        let block = self.all.get(after.checked_sub(1)?)?;
+        (address < block.end).then_some((after - 1) as BlockId)
+    }
+
+    /// Adds a block of a page whose code has this version.
+    pub(crate) fn add(&mut self, block: Block, version: u32) -> BlockId {
+        let id = self.all.len() as BlockId;
+        let page = self.pages.entry(block.key.gpa >> 12).or_default();
+        page.version = version;
+        page.blocks.push(id);
+        self.bytes += block.size() + size_of::<(Key, BlockId)>() * 2;
+        self.by_key.insert(block.key, id);
+        self.all.push(block);
+        id
+    }
+
+    /// Makes `way` of `from` lead to `to`.
+    pub(crate) fn link(&mut self, cache: &CodeCache, from: BlockId, way: u8, to: BlockId) {
+        let target = &mut self.all[to as usize];
+        target.incoming.push((from, way));
+        let inner = target.inner;
+        let way_of = &mut self.all[from as usize].ways[usize::from(way)];
+        way_of.linked = Some(to);
+        cache.patch(way_of.patch, inner);
+        if way_of.crosses() {
+            self.cross_links.push((from, way));
+        }
+    }
+
+    fn unlink(&mut self, cache: &CodeCache, from: BlockId, way: u8) {
+        let way = &mut self.all[from as usize].ways[usize::from(way)];
+        if way.linked.take().is_some() {
+            cache.patch(way.patch, way.stub());
+        }
+    }
+
+    /// Cuts the links between pages: a large mapping may have changed.
+    pub(crate) fn unlink_pages(&mut self, cache: &CodeCache) {
+        for (from, way) in std::mem::take(&mut self.cross_links) {
+            self.unlink(cache, from, way);
+        }
+    }
+
+    /// Drops the blocks of every page whose code has changed, as `version`
+    /// tells; how many.
+    pub(crate) fn drop_stale(&mut self, cache: &CodeCache, version: impl Fn(u64) -> u32) -> u64 {
+        let stale: Vec<u64> =
+            self.pages.iter().filter(|(page, code)| version(**page) != code.version).map(|(page, _)| *page).collect();
+        let mut dropped = 0;
+        for page in stale {
+            for id in self.pages.remove(&page).map(|page| page.blocks).unwrap_or_default() {
+                self.invalidate(cache, id);
+                dropped += 1;
+            }
+        }
+        dropped
+    }
+
+    fn invalidate(&mut self, cache: &CodeCache, id: BlockId) {
+        let block = &mut self.all[id as usize];
+        block.valid = false;
+        let key = block.key;
+        let incoming = std::mem::take(&mut block.incoming);
+        if self.by_key.get(&key) == Some(&id) {
+            self.by_key.remove(&key);
+        }
+        for (from, way) in incoming {
+            if self.all[from as usize].ways[usize::from(way)].linked == Some(id) {
+                self.unlink(cache, from, way);
+            }
+        }
+    }
+
+    /// Drops everything.
+    pub(crate) fn clear(&mut self) {
+        *self = Self::default();
+    }
+}

@@ -1,0 +1,114 @@
+//! The code cache: one piece of memory, mapped twice, so that it is never
+//! writable and executable through the same mapping.
+
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicI32, Ordering};
+
+use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+
+/// The two mappings, filled from the start.
+pub(crate) struct CodeCache {
+    writable: NonNull<u8>,
+    executable: NonNull<u8>,
+    capacity: usize,
+    used: usize,
+    /// What stays when the rest is dropped.
+    kept: usize,
+}
+
+// SAFETY: the mappings belong to this value alone.
+unsafe impl Send for CodeCache {}
+
+impl CodeCache {
+    /// # Errors
+    /// If the host has no memory files or forbids executable mappings.
+    pub(crate) fn new(capacity: usize) -> rustix::io::Result<Self> {
+        let file = memfd_create("ringmaster-translated", MemfdFlags::CLOEXEC)?;
+        ftruncate(&file, capacity as u64)?;
+        let map = |prot| {
+            // SAFETY: a new mapping at an address of the kernel's choice.
+            let at = unsafe { mmap(std::ptr::null_mut(), capacity, prot, MapFlags::SHARED, &file, 0) }?;
+            Ok(NonNull::new(at.cast::<u8>()).unwrap_or(NonNull::dangling()))
+        };
+        let writable = map(ProtFlags::READ | ProtFlags::WRITE)?;
+        let executable = map(ProtFlags::READ | ProtFlags::EXEC)?;
+        Ok(Self { writable, executable, capacity, used: 0, kept: 0 })
+    }
+
+    /// The addresses of all code, present and future.
+    pub(crate) fn range(&self) -> std::ops::Range<usize> {
+        let start = self.executable.as_ptr() as usize;
+        start..start + self.capacity
+    }
+
+    /// Bytes in use.
+    pub(crate) fn used(&self) -> usize {
+        self.used
+    }
+
+    /// Where the next code will lie.
+    pub(crate) fn next(&self) -> usize {
+        self.executable.as_ptr() as usize + self.used
+    }
+
+    /// Places `code`, made for [`Self::next`]; false if there is no room.
+    pub(crate) fn place(&mut self, code: &[u8]) -> bool {
+        let end = self.used + code.len();
+        if end > self.capacity {
+            return false;
+        }
+        // SAFETY: the space lies inside the writable mapping and is free.
+        unsafe {
+            std::ptr::copy_nonoverlapping(code.as_ptr(), self.writable.as_ptr().add(self.used), code.len());
+        }
+        self.used = end.next_multiple_of(16).min(self.capacity);
+        true
+    }
+
+    /// What has been placed so far outlives [`Self::clear`].
+    pub(crate) fn keep(&mut self) {
+        self.kept = self.used;
+    }
+
+    /// Drops all code but what is kept. None of it may be running.
+    pub(crate) fn clear(&mut self) {
+        self.used = self.kept;
+    }
+
+    /// Makes the branch whose displacement lies at `at` lead to `target`.
+    pub(crate) fn patch(&self, at: usize, target: usize) {
+        let offset = at.wrapping_sub(self.executable.as_ptr() as usize);
+        debug_assert!(offset + 4 <= self.used);
+        let rel = target.wrapping_sub(at + 4) as i32;
+        // SAFETY: the displacement lies inside the writable mapping. Nobody
+        // executes code of this cache now but this thread, which returns to it
+        // by way of an indirect jump.
+        unsafe {
+            let place = self.writable.as_ptr().add(offset).cast::<i32>();
+            if place.is_aligned() {
+                (*place.cast::<AtomicI32>()).store(rel, Ordering::Release);
+            } else {
+                place.write_unaligned(rel);
+            }
+        }
+    }
+
+    /// The code between two addresses, to be looked at.
+    pub(crate) fn bytes(&self, from: usize, to: usize) -> &[u8] {
+        let start = self.executable.as_ptr() as usize;
+        debug_assert!(start <= from && from <= to && to <= start + self.used);
+        // SAFETY: inside the mapping, and not written while borrowed.
+        unsafe { std::slice::from_raw_parts(from as *const u8, to - from) }
+    }
+}
+
+impl Drop for CodeCache {
+    fn drop(&mut self) {
+        for mapping in [self.writable, self.executable] {
+            // SAFETY: mapped in `new` with this length; nobody runs the code of
+            // a cache that is gone.
+            let _ = unsafe { munmap(mapping.as_ptr().cast(), self.capacity) };
+        }
+    }
+}

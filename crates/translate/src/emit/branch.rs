@@ -1,0 +1,200 @@
+//! Near jumps, calls and returns.
+
+use iced_x86::{Code, Instruction, OpKind};
+use x86::is_canonical;
+
+use super::{Body, Flow};
+use crate::asm::{R8, R10, R11, RCX, RSP, at, field, indexed};
+use crate::context::{Context, offset};
+use crate::registers::{Place, number_of, place_of};
+use crate::runtime::Exit;
+
+/// Linear addresses with these bits in common share a mapping if it is a large
+/// one.
+const LARGE_PAGE: u32 = 21;
+
+impl Body<'_> {
+    /// Writes the instruction if it is a branch: `None` if it is not one,
+    /// `Some(None)` if it is the interpreter's.
+    pub(super) fn branch(&mut self, instruction: &Instruction) -> Option<Option<Flow>> {
+        let code = instruction.code();
+        Some(if code.is_jcc_short_or_near() {
+            self.jcc(instruction)
+        } else if code.is_jmp_short_or_near() {
+            self.jmp(instruction)
+        } else if code.is_call_near() {
+            self.call(instruction)
+        } else if code.is_jmp_near_indirect() {
+            self.jmp_indirect(instruction)
+        } else if code.is_call_near_indirect() {
+            self.call_indirect(instruction)
+        } else if matches!(code, Code::Retnq | Code::Retnq_imm16 | Code::Retnd | Code::Retnd_imm16) {
+            self.ret(instruction)
+        } else {
+            return None;
+        })
+    }
+
+    /// The target of a direct branch, in bytes from the start of the page;
+    /// `None` if it needs a closer look.
+    fn target(&self, instruction: &Instruction) -> Option<i64> {
+        let target = match (instruction.op_kind(0), self.mode.long()) {
+            (OpKind::NearBranch64, true) => instruction.near_branch_target() as i64,
+            (OpKind::NearBranch32, false) => i64::from(instruction.near_branch32() as i32),
+            _ => return None,
+        };
+        let lin = self.page.wrapping_add(target as u64);
+        let reachable = !self.mode.long() || self.mode.position_independent() || is_canonical(lin, false);
+        reachable.then_some(target)
+    }
+
+    /// Whether a direct branch can be linked for as long as its block lives or
+    /// its large page is mapped.
+    fn is_linkable(&self, target: i64) -> bool {
+        let same_large_page = || {
+            let lin = self.page.wrapping_add(target as u64);
+            self.large && !self.mode.position_independent() && (lin ^ self.page) >> LARGE_PAGE == 0
+        };
+        (0..0x1000).contains(&target) || same_large_page()
+    }
+
+    /// Goes to `target` in the page or beyond; `unknown` says how to leave if
+    /// that takes a look-up which fails.
+    pub(super) fn jump_to(&mut self, target: i64, unknown: Exit) {
+        if self.is_linkable(target) {
+            let hole = self.asm().jmp_hole();
+            self.holes.push((hole, target));
+        } else {
+            self.load_rip(R10, target);
+            self.look_up(unknown, |_| ());
+        }
+    }
+
+    /// Goes to the code for the instruction pointer R10, if the jump cache
+    /// knows it; `commit` is what remains to be done of the instruction.
+    fn look_up(&mut self, unknown: Exit, commit: impl FnOnce(&mut Self)) {
+        let tags = std::mem::offset_of!(Context, jumps.tags) as i32;
+        let code = std::mem::offset_of!(Context, jumps.code) as i32;
+        let exit = self.exit(unknown);
+        let asm = self.asm();
+        asm.load(R11, field(offset!(key)));
+        asm.lea(true, R11, indexed(Some(R11), R10, 0, 0));
+        asm.pext(RCX, R11, field(offset!(jump_mask)));
+        asm.load(RCX, indexed(Some(RSP), RCX, 3, tags));
+        asm.lea(true, RCX, indexed(Some(RCX), R11, 0, 0));
+        asm.unless_rcx_is_zero(|asm| asm.call(exit));
+        commit(self);
+        let asm = self.asm();
+        asm.pext(RCX, R11, field(offset!(jump_mask)));
+        asm.jmp_mem(indexed(Some(RSP), RCX, 3, code));
+    }
+
+    /// Looks whether somebody wants the vCPU; before every jump backwards.
+    fn poll(&mut self, target: i64) {
+        if target > i64::from(self.place) {
+            return;
+        }
+        let exit = self.exit(Exit::Poll);
+        let asm = self.asm();
+        asm.load32(RCX, field(offset!(exit_request)));
+        asm.unless_rcx_is_zero(|asm| asm.call(exit));
+    }
+
+    fn jcc(&mut self, instruction: &Instruction) -> Option<Flow> {
+        let target = self.target(instruction)?;
+        let condition = instruction.condition_code() as u8 - 1;
+        if self.is_linkable(target) && target > i64::from(self.place) {
+            let hole = self.asm().jcc_hole(condition);
+            self.holes.push((hole, target));
+        } else {
+            let skip = self.asm().jcc_hole(condition ^ 1);
+            self.poll(target);
+            self.jump_to(target, Exit::Indirect);
+            self.asm().fill(skip);
+        }
+        Some(Flow::Next)
+    }
+
+    fn jmp(&mut self, instruction: &Instruction) -> Option<Flow> {
+        let target = self.target(instruction)?;
+        self.poll(target);
+        self.jump_to(target, Exit::Indirect);
+        Some(Flow::End)
+    }
+
+    fn call(&mut self, instruction: &Instruction) -> Option<Flow> {
+        let target = self.target(instruction)?;
+        self.poll(target);
+        self.open_slot();
+        self.load_rip(RCX, i64::from(self.next));
+        self.store_slot(RCX);
+        let slot = self.slot();
+        if self.is_linkable(target) {
+            self.move_stack(-slot);
+            self.jump_to(target, Exit::Indirect);
+        } else {
+            self.load_rip(R10, target);
+            self.look_up(Exit::Indirect, |body| body.move_stack(-slot));
+        }
+        Some(Flow::End)
+    }
+
+    /// R10 becomes the target of an indirect branch.
+    fn indirect_target(&mut self, instruction: &Instruction) -> Option<()> {
+        let bytes = usize::from(self.mode.word());
+        if instruction.op_kind(0) == OpKind::Memory {
+            if instruction.memory_size().size() != bytes {
+                return None;
+            }
+            self.linear(instruction)?;
+            self.check(false, bytes);
+            self.load_slot(R10);
+            return Some(());
+        }
+        let register = instruction.op_register(0);
+        if register.size() != bytes {
+            return None;
+        }
+        let long = self.mode.long();
+        match place_of(number_of(register)) {
+            Place::Host(host) if long => self.asm().mov(R10, host),
+            Place::Host(host) => self.asm().mov32(R10, host),
+            Place::Home(home) => self.asm().load(R10, home.mem()),
+        }
+        Some(())
+    }
+
+    fn jmp_indirect(&mut self, instruction: &Instruction) -> Option<Flow> {
+        self.indirect_target(instruction)?;
+        self.look_up(Exit::Indirect, |_| ());
+        Some(Flow::End)
+    }
+
+    fn call_indirect(&mut self, instruction: &Instruction) -> Option<Flow> {
+        self.indirect_target(instruction)?;
+        self.asm().store(field(offset!(temporary)), R10);
+        self.open_slot();
+        self.load_rip(RCX, i64::from(self.next));
+        self.store_slot(RCX);
+        self.asm().load(R10, field(offset!(temporary)));
+        let slot = self.slot();
+        self.look_up(Exit::Indirect, |body| body.move_stack(-slot));
+        Some(Flow::End)
+    }
+
+    fn ret(&mut self, instruction: &Instruction) -> Option<Flow> {
+        let long = matches!(instruction.code(), Code::Retnq | Code::Retnq_imm16);
+        if long != self.mode.long() {
+            return None;
+        }
+        let more = if instruction.op_count() > 0 { i32::from(instruction.immediate16()) } else { 0 };
+        self.top_slot();
+        self.load_slot(R10);
+        let bytes = self.slot() + more;
+        self.look_up(Exit::Indirect, |body| {
+            let wide = body.mode.long();
+            body.asm().lea(wide, R8, at(R8, bytes));
+        });
+        Some(Flow::End)
+    }
+}

@@ -1,0 +1,112 @@
+//! Memory operands: the linear address, and the TLB test.
+
+use iced_x86::{Instruction, Register};
+use interpret::slow::operand_segment;
+use x86::SegmentName;
+
+use super::Body;
+use crate::asm::{R10, R11, RCX, RSP, Reg, absolute, at, field, indexed};
+use crate::context::{addends, offset, tags};
+use crate::registers::{Place, number_of, place_of};
+use crate::runtime::CHECK_LENGTH;
+
+impl Body<'_> {
+    /// R10 becomes the linear address of the instruction's memory operand; R11
+    /// is used. `None` if that is not simple.
+    pub(super) fn linear(&mut self, instruction: &Instruction) -> Option<()> {
+        let segment = operand_segment(instruction);
+        if !self.mode.plain_segment(segment) {
+            return None;
+        }
+        self.effective_address(R10, instruction)?;
+        let base = match segment {
+            SegmentName::Fs => offset!(fs_base),
+            SegmentName::Gs => offset!(gs_base),
+            _ => return Some(()),
+        };
+        let wide = self.mode.long();
+        let asm = self.asm();
+        asm.load(R11, field(base));
+        asm.lea(wide, R10, indexed(Some(R10), R11, 0, 0));
+        Some(())
+    }
+
+    /// `to` becomes the offset of the memory operand in its segment. R10 and R11
+    /// are used.
+    pub(super) fn effective_address(&mut self, to: Reg, instruction: &Instruction) -> Option<()> {
+        let (base, index) = (instruction.memory_base(), instruction.memory_index());
+        if matches!(base, Register::RIP) {
+            self.load_rip(to, instruction.memory_displacement64() as i64);
+            return Some(());
+        }
+        if base == Register::EIP || index.is_vector_register() {
+            return None;
+        }
+        let wide = address_bytes(instruction)? == 8;
+        let base = self.address_register(base, R10);
+        let index = self.address_register(index, R11);
+        let scale = instruction.memory_index_scale().trailing_zeros() as u8;
+        let disp = instruction.memory_displacement64();
+        let disp = if wide { i32::try_from(disp as i64).ok() } else { Some(disp as i32) };
+        let asm = self.asm();
+        match (base, index, disp) {
+            (None, None, None) => asm.constant(to, instruction.memory_displacement64()),
+            (None, None, Some(disp)) => asm.lea(wide, to, absolute(disp)),
+            (Some(base), None, Some(0)) if wide => {
+                if base != to {
+                    asm.mov(to, base);
+                }
+            }
+            (Some(base), None, Some(0)) => asm.mov32(to, base),
+            (Some(base), None, Some(disp)) => asm.lea(wide, to, at(base, disp)),
+            (base, Some(index), Some(disp)) => asm.lea(wide, to, indexed(base, index, scale, disp)),
+            (_, _, None) => return None,
+        }
+        Some(())
+    }
+
+    /// The host register that holds a register of an address, loaded into
+    /// `scratch` if need be.
+    fn address_register(&mut self, register: Register, scratch: Reg) -> Option<Reg> {
+        if register == Register::None {
+            return None;
+        }
+        match place_of(number_of(register)) {
+            Place::Host(host) => Some(host),
+            Place::Home(slot) => {
+                self.asm().load(scratch, slot.mem());
+                Some(scratch)
+            }
+        }
+    }
+
+    /// Tests that `size` bytes at the linear address R10 are plain RAM that may
+    /// be accessed so; they are then at `[R10 + R11]`. RCX is used; flags stay.
+    pub(super) fn check(&mut self, write: bool, size: usize) {
+        let array = self.mode.array();
+        let miss = self.emitter.runtime.miss(array, write);
+        let asm = self.asm();
+        let start = asm.len();
+        asm.pext(R11, R10, field(offset!(index_mask)));
+        asm.load(RCX, indexed(Some(RSP), R11, 3, tags(array, write)));
+        asm.lea(true, RCX, indexed(Some(RCX), R10, 0, size as i32 - 1).with_disp8());
+        asm.pext(RCX, RCX, field(offset!(page_mask)));
+        asm.unless_rcx_is_zero(|asm| asm.call(miss));
+        debug_assert_eq!(asm.len() - start, CHECK_LENGTH);
+        asm.load(R11, indexed(Some(RSP), R11, 3, addends(array, write)));
+    }
+}
+
+/// The bytes of the operand's address; `None` for 16-bit addresses.
+pub(super) fn address_bytes(instruction: &Instruction) -> Option<u8> {
+    let of = |register: Register| match register {
+        Register::None => None,
+        Register::RIP => Some(8),
+        Register::EIP => Some(4),
+        other => Some(other.size() as u8),
+    };
+    let bytes = of(instruction.memory_base())
+        .or_else(|| of(instruction.memory_index()))
+        .unwrap_or(instruction.memory_displ_size() as u8);
+    matches!(bytes, 4 | 8).then_some(bytes)
+}

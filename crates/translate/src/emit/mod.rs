@@ -1,0 +1,313 @@
+//! From guest code to host code: one block at a time.
+//!
+//! Most instructions are copied with their registers renamed and their memory
+//! operand replaced ([`plain`], [`memory`]); the stack ([`stack`]) and control
+//! transfer ([`branch`]) have code of their own; the rest is left to the
+//! interpreter. At the start of each instruction the guest's state is exact:
+//! an instruction commits only when nothing of it can fail any more.
+
+mod branch;
+mod high_byte;
+mod memory;
+mod plain;
+mod stack;
+
+use iced_x86::{Code, Decoder, DecoderError, Encoder, Instruction, InstructionInfoFactory, Mnemonic};
+use interpret::slow::{SlowInsn, SlowPath, classify};
+
+use crate::asm::{Asm, Hole, RCX, Reg, at, field};
+use crate::blocks::{Mark, STUB, Way};
+use crate::context::offset;
+use crate::mode::Mode;
+use crate::runtime::{Exit, Runtime};
+
+/// The longest instruction, in bytes (SDM 2A 2.3.11).
+const MAX_LEN: usize = 15;
+
+/// How blocks are made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Style {
+    /// The most guest instructions in a block.
+    pub(crate) max_insns: usize,
+    /// Whether blocks are counted as they are executed.
+    pub(crate) counts: bool,
+}
+
+/// Guest code to be translated.
+#[derive(Clone, Copy)]
+pub(crate) struct Source<'a> {
+    /// From the block's start to the end of its page.
+    pub(crate) bytes: &'a [u8],
+    /// The linear address of the block's start.
+    pub(crate) lin: u64,
+    pub(crate) mode: Mode,
+    /// The page is a part of a large one.
+    pub(crate) large: bool,
+}
+
+/// What became of it.
+pub(crate) struct Made {
+    pub(crate) guest_len: u16,
+    pub(crate) inner: usize,
+    pub(crate) marks: Vec<Mark>,
+    pub(crate) slow: Vec<(u16, SlowInsn)>,
+    pub(crate) ways: Vec<Way>,
+}
+
+/// Tools that are kept from one block to the next.
+pub(crate) struct Emitter {
+    pub(crate) asm: Asm,
+    encoder: Encoder,
+    info: InstructionInfoFactory,
+    runtime: Runtime,
+    style: Style,
+}
+
+/// What follows an instruction in its block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flow {
+    Next,
+    End,
+}
+
+impl Emitter {
+    pub(crate) fn new(runtime: Runtime, style: Style) -> Self {
+        Self {
+            asm: Asm::new(0),
+            encoder: Encoder::new(64),
+            info: InstructionInfoFactory::new(),
+            runtime,
+            style,
+        }
+    }
+
+    /// Translates `source` for a place in the code cache that begins at
+    /// `origin`; the code is in [`Emitter::asm`]. `None` if its first
+    /// instruction crosses the end of the page.
+    pub(crate) fn block(&mut self, source: Source<'_>, slow: &mut SlowPath, origin: usize) -> Option<Made> {
+        self.asm.restart(origin);
+        let mut body = Body {
+            place: (source.lin & 0xfff) as u16,
+            next: (source.lin & 0xfff) as u16,
+            page: source.lin & !0xfff,
+            mode: source.mode,
+            large: source.large,
+            fpu_checked: false,
+            made: Made { guest_len: 0, inner: origin, marks: Vec::new(), slow: Vec::new(), ways: Vec::new() },
+            holes: Vec::new(),
+            emitter: self,
+            slow,
+        };
+        body.prologue();
+        body.instructions(source.bytes)?;
+        body.stubs();
+        Some(body.made)
+    }
+}
+
+/// A block in the making.
+struct Body<'a> {
+    emitter: &'a mut Emitter,
+    slow: &'a mut SlowPath,
+    mode: Mode,
+    /// Linear address of the code page. Position-independent code does not
+    /// rely on it.
+    page: u64,
+    large: bool,
+    /// Where the current instruction lies in the page, and where the next one.
+    place: u16,
+    next: u16,
+    /// The floating-point registers have been asked for.
+    fpu_checked: bool,
+    made: Made,
+    /// Branches to be given stubs, and their targets in the page.
+    holes: Vec<(Hole, i64)>,
+}
+
+impl Body<'_> {
+    fn asm(&mut self) -> &mut Asm {
+        &mut self.emitter.asm
+    }
+
+    fn exit(&self, why: Exit) -> usize {
+        self.emitter.runtime.exit(why)
+    }
+
+    /// Leaves, for the current instruction.
+    fn call_exit(&mut self, why: Exit) {
+        let exit = self.exit(why);
+        self.asm().call(exit);
+    }
+
+    /// Entered with the block's linear address in R10, position-independent
+    /// code notes where it is.
+    fn prologue(&mut self) {
+        let place = i32::from(self.place);
+        if self.mode.position_independent() {
+            let asm = self.asm();
+            asm.lea(true, crate::asm::R10, at(crate::asm::R10, -place));
+            asm.store(field(offset!(page)), crate::asm::R10);
+        }
+        self.made.inner = self.asm().here();
+        if self.emitter.style.counts {
+            let asm = self.asm();
+            asm.load(RCX, field(offset!(blocks)));
+            asm.lea(true, RCX, at(RCX, 1));
+            asm.store(field(offset!(blocks)), RCX);
+        }
+    }
+
+    fn instructions(&mut self, bytes: &[u8]) -> Option<()> {
+        let start = usize::from(self.place);
+        for count in 0..self.emitter.style.max_insns {
+            let at = usize::from(self.next) - start;
+            let rest = &bytes[at..];
+            let Some(instruction) = self.decode(rest) else {
+                if count == 0 {
+                    return None;
+                }
+                break;
+            };
+            self.place = self.next;
+            self.next += instruction.len() as u16;
+            self.mark(self.place);
+            let flow = self.instruction(&instruction, &rest[..instruction.len()]);
+            self.made.guest_len = self.next - start as u16;
+            if flow == Flow::End {
+                return Some(());
+            }
+            if usize::from(self.next) - start >= bytes.len() {
+                break;
+            }
+        }
+        self.fall_through();
+        Some(())
+    }
+
+    /// The instruction at the start of `bytes`; `None` if it is not whole. What
+    /// does not decode comes back as an invalid one.
+    fn decode(&mut self, bytes: &[u8]) -> Option<Instruction> {
+        let bytes = &bytes[..bytes.len().min(MAX_LEN)];
+        let bitness = u32::from(self.mode.word()) * 8;
+        let options = self.slow.cpuid().decoder_options();
+        let mut decoder = Decoder::with_ip(bitness, bytes, u64::from(self.next), options);
+        let instruction = decoder.decode();
+        match decoder.last_error() {
+            DecoderError::NoMoreBytes if bytes.len() < MAX_LEN => None,
+            DecoderError::None if self.slow.cpuid().allows_instruction(&instruction) => Some(instruction),
+            _ => {
+                let mut invalid = Instruction::default();
+                invalid.set_code(Code::INVALID);
+                invalid.set_len(instruction.len().clamp(1, bytes.len()));
+                Some(invalid)
+            }
+        }
+    }
+
+    fn mark(&mut self, guest: u16) {
+        let host = self.asm().len() as u32;
+        self.made.marks.push(Mark { host, guest });
+    }
+
+    fn instruction(&mut self, instruction: &Instruction, bytes: &[u8]) -> Flow {
+        let start = self.asm().len();
+        let (holes, checked) = (self.holes.len(), self.fpu_checked);
+        if let Some(flow) = self.inline(instruction) {
+            return flow;
+        }
+        // Whatever was begun is not to be.
+        self.asm().truncate(start);
+        self.holes.truncate(holes);
+        self.fpu_checked = checked;
+        self.callout(bytes)
+    }
+
+    /// Writes the instruction inline; `None` if it is the interpreter's.
+    fn inline(&mut self, instruction: &Instruction) -> Option<Flow> {
+        use Mnemonic as M;
+        if instruction.code() == Code::INVALID {
+            return None;
+        }
+        if let Some(flow) = self.branch(instruction) {
+            return flow;
+        }
+        match instruction.mnemonic() {
+            M::Nop
+            | M::Reservednop
+            | M::Endbr32
+            | M::Endbr64
+            | M::Cldemote
+            | M::Prefetch
+            | M::Prefetchit0
+            | M::Prefetchit1
+            | M::Prefetchnta
+            | M::Prefetcht0
+            | M::Prefetcht1
+            | M::Prefetcht2
+            | M::Prefetchw
+            | M::Prefetchwt1 => Some(Flow::Next),
+            M::Pause => {
+                self.asm().bytes(&[0xf3, 0x90]);
+                Some(Flow::Next)
+            }
+            M::Push => self.push(instruction),
+            M::Pop => self.pop(instruction),
+            M::Leave => self.leave(instruction),
+            M::Lea => self.lea(instruction),
+            _ => {
+                let plain = classify(instruction).filter(|&plain| self.mode.allows(plain))?;
+                self.plain(instruction, plain)
+            }
+        }
+    }
+
+    /// Leaves the instruction to the interpreter.
+    fn callout(&mut self, bytes: &[u8]) -> Flow {
+        match self.slow.decode(bytes) {
+            Some(insn) => {
+                let ends = insn.ends_block;
+                self.made.slow.push((self.place, insn));
+                self.call_exit(Exit::Callout);
+                if ends { Flow::End } else { Flow::Next }
+            }
+            None => {
+                self.call_exit(Exit::Interpret);
+                Flow::End
+            }
+        }
+    }
+
+    /// Goes on behind the last instruction.
+    fn fall_through(&mut self) {
+        self.mark(self.next);
+        self.jump_to(i64::from(self.next), Exit::Poll);
+    }
+
+    /// A stub for each direct branch: it leaves until the branch is linked.
+    fn stubs(&mut self) {
+        let link = self.exit(Exit::Link);
+        for (hole, target) in std::mem::take(&mut self.holes) {
+            let asm = self.asm();
+            asm.fill(hole);
+            let from = asm.len();
+            asm.call(link);
+            debug_assert_eq!(asm.len() - from, STUB);
+            let (stub_end, patch) = (asm.here(), asm.address_of(hole));
+            self.made.ways.push(Way { stub_end, patch, target, linked: None });
+        }
+    }
+
+    /// Linear address (or instruction pointer: code segments are flat) at
+    /// `place` in the code page.
+    fn load_rip(&mut self, to: Reg, place: i64) {
+        let long = self.mode.long();
+        if self.mode.position_independent() {
+            let asm = self.asm();
+            asm.load(to, field(offset!(page)));
+            asm.lea(long, to, at(to, place as i32));
+        } else {
+            let lin = self.page.wrapping_add(place as u64);
+            self.asm().constant(to, if long { lin } else { lin & 0xffff_ffff });
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! Instructions that compute: the same instruction, with its registers renamed
+//! and its memory operand replaced.
+
+use iced_x86::{
+    Code, Instruction, InstructionInfoOptions, OpAccess, OpCodeOperandKind, OpKind, Register,
+};
+use interpret::slow::Plain;
+
+use super::{Body, Flow};
+use crate::asm::{R9, R10, R11, RCX, Reg, field, indexed};
+use crate::context::offset;
+use crate::registers::{GUEST_RCX, GUEST_RSP, Place, is_high_byte, number_of, place_of, sized};
+
+/// A guest register that the instruction uses from a scratch register.
+#[derive(Clone, Copy)]
+struct Moved {
+    guest: u8,
+    host: Reg,
+    loads: bool,
+    stores: bool,
+}
+
+impl Body<'_> {
+    pub(super) fn plain(&mut self, instruction: &Instruction, plain: Plain) -> Option<Flow> {
+        let original = in_long_mode(instruction)?;
+        let memory = (0..original.op_count()).find(|&op| original.op_kind(op) == OpKind::Memory);
+        let mut out = original;
+        if memory.is_some() {
+            replace_memory(&mut out, Register::None, Register::None);
+        }
+        let (uses, access) = self.uses(&out, memory);
+        if plain != Plain::Integer {
+            self.need_fpu();
+        }
+        let high = (0..out.op_count())
+            .any(|op| out.op_kind(op) == OpKind::Register && is_high_byte(out.op_register(op)));
+        if high {
+            return self.high_byte(&original, access);
+        }
+        if let Some(access) = access {
+            self.linear(&original)?;
+            let write = !matches!(access, OpAccess::Read | OpAccess::CondRead);
+            self.check(write, original.memory_size().size());
+        }
+        let moved = assign(&uses, &out, memory.is_some())?;
+        self.fold_address(&mut out, memory.is_some(), &moved);
+        rename(&mut out, &moved);
+        for register in moved.iter().filter(|moved| moved.loads) {
+            self.load_guest(register.host, register.guest);
+        }
+        self.encode(&out)?;
+        for register in moved.iter().filter(|moved| moved.stores) {
+            self.store_guest(register.guest, register.host);
+        }
+        Some(Flow::Next)
+    }
+
+    /// Registers that the instruction uses, memory left aside, with whether it
+    /// reads and writes them; and what it does with its memory operand.
+    fn uses(&mut self, out: &Instruction, memory: Option<u32>) -> (Vec<(u8, bool, bool)>, Option<OpAccess>) {
+        let info = self.emitter.info.info_options(out, InstructionInfoOptions::NO_MEMORY_USAGE);
+        let mut uses: Vec<(u8, bool, bool)> = Vec::new();
+        for used in info.used_registers() {
+            let full = used.register().full_register();
+            if !full.is_gpr() {
+                continue;
+            }
+            let number = full.number() as u8;
+            let writes = !matches!(used.access(), OpAccess::Read | OpAccess::CondRead);
+            // A part of a register leaves the rest as it is.
+            let reads = used.access() != OpAccess::Write || used.register().size() < 4;
+            match uses.iter_mut().find(|(known, ..)| *known == number) {
+                Some(known) => *known = (number, known.1 | reads, known.2 | writes),
+                None => uses.push((number, reads, writes)),
+            }
+        }
+        (uses, memory.map(|op| info.op_access(op)))
+    }
+
+    /// With two more registers than scratch has left, the operand's address is
+    /// brought together in R10.
+    fn fold_address(&mut self, out: &mut Instruction, memory: bool, moved: &[Moved]) {
+        if !memory {
+            return;
+        }
+        if moved.iter().any(|moved| moved.host == R11) {
+            self.asm().lea(true, R10, indexed(Some(R10), R11, 0, 0));
+            replace_memory(out, Register::R10, Register::None);
+        } else {
+            replace_memory(out, Register::R10, Register::R11);
+        }
+    }
+
+    fn load_guest(&mut self, to: Reg, guest: u8) {
+        match place_of(guest) {
+            Place::Host(host) => self.asm().mov(to, host),
+            Place::Home(home) => self.asm().load(to, home.mem()),
+        }
+    }
+
+    fn store_guest(&mut self, guest: u8, from: Reg) {
+        match place_of(guest) {
+            Place::Host(host) => self.asm().mov(host, from),
+            Place::Home(home) => self.asm().store(home.mem(), from),
+        }
+    }
+
+    pub(super) fn encode(&mut self, out: &Instruction) -> Option<()> {
+        let emitter = &mut *self.emitter;
+        let encoded = emitter.encoder.encode(out, 0).is_ok();
+        let mut buffer = emitter.encoder.take_buffer();
+        emitter.asm.bytes(&buffer);
+        buffer.clear();
+        emitter.encoder.set_buffer(buffer);
+        encoded.then_some(())
+    }
+
+    /// Makes sure, once a block, that the guest's floating-point state is in
+    /// the registers.
+    pub(super) fn need_fpu(&mut self) {
+        if std::mem::replace(&mut self.fpu_checked, true) {
+            return;
+        }
+        let need = self.emitter.runtime.need_fpu;
+        let asm = self.asm();
+        asm.load32(RCX, field(offset!(fpu_away)));
+        asm.unless_rcx_is_zero(|asm| asm.call(need));
+    }
+
+    /// LEA: the address of an operand that is not accessed.
+    pub(super) fn lea(&mut self, instruction: &Instruction) -> Option<Flow> {
+        let register = instruction.op_register(0);
+        let bytes = register.size();
+        if bytes == 2 {
+            return None;
+        }
+        let narrow = bytes == 4 || super::memory::address_bytes(instruction) == Some(4);
+        let place = place_of(number_of(register));
+        let to = match place {
+            Place::Host(host) => host,
+            Place::Home(_) => R10,
+        };
+        self.effective_address(to, instruction)?;
+        if narrow {
+            self.asm().mov32(to, to);
+        }
+        if let Place::Home(home) = place {
+            self.asm().store(home.mem(), to);
+        }
+        Some(Flow::Next)
+    }
+}
+
+/// Gives the memory operand these registers and nothing else.
+pub(super) fn replace_memory(out: &mut Instruction, base: Register, index: Register) {
+    out.set_segment_prefix(Register::None);
+    out.set_memory_base(base);
+    out.set_memory_index(index);
+    out.set_memory_index_scale(1);
+    out.set_memory_displacement64(0);
+    out.set_memory_displ_size(0);
+}
+
+/// The same instruction in an encoding that 64-bit code has.
+fn in_long_mode(guest: &Instruction) -> Option<Instruction> {
+    let mut out = *guest;
+    out.set_code(match guest.code() {
+        Code::Inc_r16 => Code::Inc_rm16,
+        Code::Inc_r32 => Code::Inc_rm32,
+        Code::Dec_r16 => Code::Dec_rm16,
+        Code::Dec_r32 => Code::Dec_rm32,
+        Code::Add_rm8_imm8_82 => Code::Add_rm8_imm8,
+        Code::Or_rm8_imm8_82 => Code::Or_rm8_imm8,
+        Code::Adc_rm8_imm8_82 => Code::Adc_rm8_imm8,
+        Code::Sbb_rm8_imm8_82 => Code::Sbb_rm8_imm8,
+        Code::And_rm8_imm8_82 => Code::And_rm8_imm8,
+        Code::Sub_rm8_imm8_82 => Code::Sub_rm8_imm8,
+        Code::Xor_rm8_imm8_82 => Code::Xor_rm8_imm8,
+        Code::Cmp_rm8_imm8_82 => Code::Cmp_rm8_imm8,
+        Code::Mov_AL_moffs8 => Code::Mov_r8_rm8,
+        Code::Mov_AX_moffs16 => Code::Mov_r16_rm16,
+        Code::Mov_EAX_moffs32 => Code::Mov_r32_rm32,
+        Code::Mov_RAX_moffs64 => Code::Mov_r64_rm64,
+        Code::Mov_moffs8_AL => Code::Mov_rm8_r8,
+        Code::Mov_moffs16_AX => Code::Mov_rm16_r16,
+        Code::Mov_moffs32_EAX => Code::Mov_rm32_r32,
+        Code::Mov_moffs64_RAX => Code::Mov_rm64_r64,
+        code => code,
+    });
+    out.op_code().mode64().then_some(out)
+}
+
+/// Whether an operand's register is given by the opcode.
+fn is_fixed(out: &Instruction, op: u32) -> bool {
+    use OpCodeOperandKind as K;
+    matches!(out.op_code().op_kind(op), K::al | K::cl | K::ax | K::dx | K::eax | K::rax)
+}
+
+/// Scratch registers for guest registers that are elsewhere than the
+/// instruction needs them.
+fn assign(uses: &[(u8, bool, bool)], out: &Instruction, memory: bool) -> Option<Vec<Moved>> {
+    let explicit = |guest: u8| {
+        (0..out.op_count()).any(|op| {
+            out.op_kind(op) == OpKind::Register
+                && out.op_register(op).is_gpr()
+                && number_of(out.op_register(op)) == guest
+                && !is_fixed(out, op)
+        })
+    };
+    let fixed_rcx = uses.iter().any(|&(guest, ..)| guest == GUEST_RCX)
+        && (!explicit(GUEST_RCX)
+            || (0..out.op_count()).any(|op| {
+                out.op_kind(op) == OpKind::Register
+                    && number_of(out.op_register(op)) == GUEST_RCX
+                    && out.op_register(op).is_gpr()
+                    && is_fixed(out, op)
+            }));
+    let mut free: Vec<Reg> = if memory { vec![R11, RCX] } else { vec![R11, R10, RCX] };
+    if fixed_rcx {
+        free.retain(|&reg| reg != RCX);
+    }
+    let mut moved = Vec::new();
+    for &(guest, loads, stores) in uses {
+        let host = match place_of(guest) {
+            _ if guest == GUEST_RCX && fixed_rcx => RCX,
+            Place::Home(_) => free.pop()?,
+            Place::Host(_) if guest == GUEST_RSP && !explicit(GUEST_RSP) => return None,
+            Place::Host(_) => continue,
+        };
+        moved.push(Moved { guest, host, loads, stores });
+    }
+    Some(moved)
+}
+
+/// Renames the explicit registers.
+fn rename(out: &mut Instruction, moved: &[Moved]) {
+    for op in 0..out.op_count() {
+        if out.op_kind(op) != OpKind::Register || !out.op_register(op).is_gpr() || is_fixed(out, op) {
+            continue;
+        }
+        let register = out.op_register(op);
+        let guest = number_of(register);
+        let host = match moved.iter().find(|moved| moved.guest == guest) {
+            Some(moved) => moved.host,
+            None => match place_of(guest) {
+                Place::Host(host) => host,
+                Place::Home(_) => continue,
+            },
+        };
+        out.set_op_register(op, sized(host, register.size()));
+    }
+    debug_assert_ne!(R9, RCX);
+}

@@ -1,0 +1,98 @@
+//! Keys of the jump cache: what tells modes and address spaces apart there.
+
+use std::collections::HashMap;
+
+use interpret::tlb::Tlb;
+use x86::LinearAddr;
+
+use crate::mode::Mode;
+
+/// Instruction pointers leave their upper bits to the key: canonical addresses
+/// have 48 bits that differ, or 57.
+const SHIFT_4_LEVEL: u32 = 48;
+const SHIFT_5_LEVEL: u32 = 57;
+
+/// What a key stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Meaning {
+    mode: Mode,
+    asid: u64,
+    flushes: u64,
+}
+
+/// What supervisor code that was fetched depends on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Scope {
+    /// Some of its pages belong to one address space.
+    local: bool,
+    /// Some of it lies in the lower half.
+    low: bool,
+}
+
+impl Scope {
+    /// Notes a page of supervisor code.
+    pub(crate) fn note(&mut self, lin: LinearAddr, global: bool) {
+        self.local |= !global;
+        self.low |= lin.0 >> 63 == 0;
+    }
+
+    /// What tells its address spaces apart now.
+    fn meaning(self, mode: Mode, tlb: &Tlb) -> Meaning {
+        let flushes = tlb.code_flushes;
+        if mode.position_independent() {
+            return Meaning { mode, asid: tlb.asid, flushes: flushes.low.wrapping_add(flushes.high) };
+        }
+        let low = if self.low { flushes.low } else { 0 };
+        Meaning { mode, asid: if self.local { tlb.asid } else { 0 }, flushes: flushes.high.wrapping_add(low) }
+    }
+}
+
+/// Keys that have been given out since the jump cache was last cleared.
+#[derive(Default)]
+pub(crate) struct Keys {
+    known: HashMap<Meaning, u64>,
+    last: Option<(Meaning, u64)>,
+    next: u64,
+    wide: bool,
+}
+
+impl Keys {
+    /// The key for code in `mode` now; second, whether the jump cache must be
+    /// cleared first. `wide` means 5-level paging.
+    #[inline]
+    pub(crate) fn key(&mut self, mode: Mode, scope: Scope, tlb: &Tlb, wide: bool) -> (u64, bool) {
+        let meaning = scope.meaning(mode, tlb);
+        if let Some((last, key)) = self.last
+            && last == meaning
+            && self.wide == wide
+        {
+            return (key, false);
+        }
+        self.find(meaning, wide)
+    }
+
+    #[cold]
+    fn find(&mut self, meaning: Meaning, wide: bool) -> (u64, bool) {
+        let shift = if wide { SHIFT_5_LEVEL } else { SHIFT_4_LEVEL };
+        let full = self.next >= (1 << (64 - shift)) - 1;
+        let clear = full || self.wide != wide;
+        if clear {
+            self.forget();
+            self.wide = wide;
+        }
+        let next = &mut self.next;
+        let key = *self.known.entry(meaning).or_insert_with(|| {
+            *next += 1;
+            *next << shift
+        });
+        self.last = Some((meaning, key));
+        (key, clear)
+    }
+
+    /// Forgets all keys; the jump cache must be cleared too.
+    pub(crate) fn forget(&mut self) {
+        self.known.clear();
+        self.last = None;
+        self.next = 0;
+    }
+}

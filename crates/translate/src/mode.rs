@@ -1,0 +1,128 @@
+//! What of the processor's mode goes into translated code.
+
+use interpret::slow::SlowPath;
+use interpret::tlb::View;
+use x86::SegmentName;
+
+/// Everything besides the instructions' bytes that decides what host code a
+/// block becomes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Mode(u32);
+
+const LONG: u32 = 1 << 0;
+const VIEW_SHIFT: u32 = 1;
+const CPL_SHIFT: u32 = 4;
+const FS_PLAIN: u32 = 1 << 6;
+const GS_PLAIN: u32 = 1 << 7;
+const SSE: u32 = 1 << 8;
+const AVX: u32 = 1 << 9;
+const AVX512: u32 = 1 << 10;
+const NO_WINDOWS: u32 = 1 << 11;
+
+const DATA_SEGMENTS: u8 =
+    1 << SegmentName::Es as u8 | 1 << SegmentName::Ss as u8 | 1 << SegmentName::Ds as u8;
+
+impl Mode {
+    /// The mode of `slow` now; `None` if its code is not translated: 16-bit
+    /// code, virtual-8086 mode, segments that are not flat.
+    pub(crate) fn of(slow: &SlowPath) -> Option<Self> {
+        let state = slow.state();
+        let long = slow.code_size() == 8;
+        if !long && !flat_32(slow) || !slow.stack_is_wide() {
+            return None;
+        }
+        let plain = |name| long || state.segment(name).is_plain_data();
+        let [sse, avx, avx512] = slow.vector_units();
+        let bit = |condition: bool, bit: u32| if condition { bit } else { 0 };
+        Some(Self(
+            bit(long, LONG)
+                | (slow.view() as u32) << VIEW_SHIFT
+                | u32::from(state.cpl()) << CPL_SHIFT
+                | bit(plain(SegmentName::Fs), FS_PLAIN)
+                | bit(plain(SegmentName::Gs), GS_PLAIN)
+                | bit(sse, SSE)
+                | bit(avx, AVX)
+                | bit(avx512, AVX512),
+        ))
+    }
+
+    const fn has(self, bit: u32) -> bool {
+        self.0 & bit != 0
+    }
+
+    /// The same, for code without stack windows.
+    pub(crate) const fn without_windows(self) -> Self {
+        Self(self.0 | NO_WINDOWS)
+    }
+
+    pub(crate) const fn has_windows(self) -> bool {
+        !self.has(NO_WINDOWS)
+    }
+
+    /// 64-bit mode; else 32-bit code in flat segments.
+    pub(crate) const fn long(self) -> bool {
+        self.has(LONG)
+    }
+
+    /// The bytes of addresses and of stack slots.
+    pub(crate) const fn word(self) -> u8 {
+        if self.long() { 8 } else { 4 }
+    }
+
+    /// The TLB arrays that data accesses use.
+    pub(crate) const fn array(self) -> usize {
+        let view = (self.0 >> VIEW_SHIFT & 7) as usize;
+        if view < 3 { view } else { 3 }
+    }
+
+    pub(crate) const fn view(self) -> View {
+        match self.0 >> VIEW_SHIFT & 7 {
+            0 => View::Supervisor,
+            1 => View::SupervisorAc,
+            2 => View::User,
+            _ => View::UserAligned,
+        }
+    }
+
+    pub(crate) const fn cpl(self) -> u8 {
+        (self.0 >> CPL_SHIFT & 3) as u8
+    }
+
+    /// Code that must run at whatever linear address its page is mapped: that
+    /// of programs, which are loaded anew at random addresses.
+    pub(crate) const fn position_independent(self) -> bool {
+        self.cpl() == 3
+    }
+
+    /// Whether accesses through `segment` need its base at the most.
+    pub(crate) const fn plain_segment(self, segment: SegmentName) -> bool {
+        match segment {
+            SegmentName::Fs => self.has(FS_PLAIN),
+            SegmentName::Gs => self.has(GS_PLAIN),
+            SegmentName::Cs => self.long(),
+            _ => true,
+        }
+    }
+
+    /// Whether the instructions of a unit may run inline, CR0.TS left aside.
+    pub(crate) const fn allows(self, plain: interpret::slow::Plain) -> bool {
+        use interpret::slow::Plain;
+        match plain {
+            Plain::Integer | Plain::X87 => true,
+            Plain::Sse => self.has(SSE),
+            Plain::Avx => self.has(AVX),
+            Plain::Avx512 => self.has(AVX512),
+        }
+    }
+}
+
+fn flat_32(slow: &SlowPath) -> bool {
+    let state = slow.state();
+    let code = state.segment(SegmentName::Cs);
+    slow.code_size() == 4
+        && state.protected_mode()
+        && !state.virtual_8086()
+        && code.base == 0
+        && code.limit == u32::MAX
+        && slow.flat_segments() & DATA_SEGMENTS == DATA_SEGMENTS
+}

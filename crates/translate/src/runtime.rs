@@ -1,0 +1,404 @@
+//! The pieces of host code that every block shares: the way in, the ways out,
+//! the first-level TLB miss and the switch of floating-point state.
+//!
+//! Blocks reach them by CALL; the return address says where it happened.
+
+use std::mem::offset_of;
+
+use interpret::tlb::{CHUNK, GLOBAL, SETS, Set, Tlb, Way};
+use x86::{CpuState, FpuState};
+
+use crate::asm::{
+    Arith, Asm, R8, R9, R10, R11, R12, R13, R14, R15, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP, Reg, at,
+    condition, field, indexed,
+};
+use crate::cache::CodeCache;
+use crate::context::{Context, addends, offset, tags};
+
+/// Why generated code was left. The number is what the exit gives back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub(crate) enum Exit {
+    /// A direct branch whose target is not linked yet.
+    Link = 0,
+    /// An indirect branch that the jump cache does not know.
+    Indirect = 1,
+    /// An instruction that the interpreter executes.
+    Callout = 2,
+    /// Somebody wants the vCPU to look up.
+    Poll = 3,
+    /// The instruction could not be executed inline this time.
+    Interpret = 4,
+    /// A stack window that cannot be opened.
+    Window = 5,
+    /// A read that both levels of the TLB miss.
+    MissRead = 6,
+    /// A write that both levels of the TLB miss.
+    MissWrite = 7,
+}
+
+impl Exit {
+    const ALL: [Self; 8] = [
+        Self::Link,
+        Self::Indirect,
+        Self::Callout,
+        Self::Poll,
+        Self::Interpret,
+        Self::Window,
+        Self::MissRead,
+        Self::MissWrite,
+    ];
+
+    /// The reason with this number.
+    pub(crate) fn from_number(number: u64) -> Self {
+        Self::ALL[(number & 7) as usize]
+    }
+}
+
+/// Where a guest register lives while generated code runs: see
+/// [`host_of`](crate::registers). Saved and loaded in this order.
+const LIVE: [(usize, Reg); 12] = [
+    (0, RAX),
+    (1, R9),
+    (2, RDX),
+    (3, RBX),
+    (4, R8),
+    (5, RBP),
+    (6, RSI),
+    (7, RDI),
+    (12, R12),
+    (13, R13),
+    (14, R14),
+    (15, R15),
+];
+const CALLEE_SAVED: [Reg; 6] = [RBX, RBP, R12, R13, R14, R15];
+/// The return address of a CALL.
+const CALL: i32 = 8;
+
+/// From a check's failing CALL back to its first instruction.
+pub(crate) const CHECK_LENGTH: usize = 34;
+
+const GPR: i32 = offset_of!(CpuState, gpr) as i32;
+const FPU: usize = offset_of!(CpuState, fpu);
+const X87: i32 = (FPU + offset_of!(FpuState, x87)) as i32;
+const ZMM: i32 = (FPU + offset_of!(FpuState, zmm)) as i32;
+const MASKS: i32 = (FPU + offset_of!(FpuState, k)) as i32;
+const MXCSR: i32 = (FPU + offset_of!(FpuState, mxcsr)) as i32;
+/// MXCSR in an FXSAVE image.
+const IMAGE_MXCSR: i32 = X87 + 24;
+
+/// The host's vector registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Vectors {
+    Sse,
+    Avx,
+    Avx512,
+}
+
+impl Vectors {
+    pub(crate) fn of_host() -> Self {
+        use std::arch::is_x86_feature_detected as has;
+        if has!("avx512f") && has!("avx512bw") && has!("avx512vl") {
+            Self::Avx512
+        } else if has!("avx") {
+            Self::Avx
+        } else {
+            Self::Sse
+        }
+    }
+}
+
+/// Addresses of the shared code.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Runtime {
+    /// `extern "sysv64" fn(*mut Context) -> u64`.
+    pub(crate) enter: usize,
+    exits: [usize; 8],
+    /// By view and direction.
+    misses: [[usize; 2]; 4],
+    /// The same for stack windows, which do not come back for a crossing.
+    windows: [[usize; 2]; 4],
+    /// Loads the floating-point state, or leaves.
+    pub(crate) need_fpu: usize,
+}
+
+impl Runtime {
+    /// Writes the shared code to the start of `cache`.
+    pub(crate) fn build(cache: &mut CodeCache, vectors: Vectors) -> Self {
+        let mut asm = Asm::new(cache.next());
+        let mut runtime = Self::default();
+        let load_fpu = load_fpu(&mut asm, vectors);
+        let save_fpu = save_fpu(&mut asm, vectors);
+        runtime.enter = enter(&mut asm, load_fpu);
+        let leave = leave(&mut asm, save_fpu);
+        for exit in Exit::ALL {
+            runtime.exits[exit as usize] = exit_with(&mut asm, exit, leave);
+        }
+        // Views without arrays have nothing to look up.
+        runtime.misses[3] = [runtime.exit(Exit::Interpret); 2];
+        runtime.windows[3] = [runtime.exit(Exit::Window); 2];
+        for view in 0..3 {
+            for write in [false, true] {
+                let (ready, slow) = (CHECK_LENGTH as i32, if write { Exit::MissWrite } else { Exit::MissRead });
+                runtime.misses[view][usize::from(write)] =
+                    miss(&mut asm, view, write, ready, runtime.exit(slow), runtime.exit(Exit::Interpret));
+                runtime.windows[view][usize::from(write)] =
+                    miss(&mut asm, view, write, ready, runtime.exit(Exit::Window), runtime.exit(Exit::Window));
+            }
+        }
+        runtime.need_fpu = need_fpu(&mut asm, load_fpu, runtime.exit(Exit::Interpret));
+        let placed = cache.place(asm.code());
+        debug_assert!(placed, "the cache is larger than that");
+        cache.keep();
+        runtime
+    }
+
+    /// Where code leaves for this reason.
+    pub(crate) fn exit(&self, why: Exit) -> usize {
+        self.exits[why as usize]
+    }
+
+    /// Where an access goes whose page is not in the first level of the TLB.
+    pub(crate) fn miss(&self, view: usize, write: bool) -> usize {
+        self.misses[view & 3][usize::from(write)]
+    }
+
+    /// Where a stack window goes that the first level of the TLB does not have.
+    pub(crate) fn window(&self, view: usize, write: bool) -> usize {
+        self.windows[view & 3][usize::from(write)]
+    }
+}
+
+/// The way in: the caller's registers are saved, the guest's loaded.
+fn enter(asm: &mut Asm, load_fpu: usize) -> usize {
+    let start = asm.here();
+    for reg in CALLEE_SAVED {
+        asm.push(reg);
+    }
+    asm.lea(true, RSP, field(-8));
+    asm.store(at(RDI, offset!(host_rsp)), RSP);
+    asm.mov(RSP, RDI);
+    asm.cmp_mem_imm8(field(offset!(fpu_wanted)), 0);
+    let without = asm.jcc_hole(condition::EQUAL);
+    asm.call(load_fpu);
+    asm.fill(without);
+    asm.load(RCX, field(offset!(state)));
+    for number in 0..4 {
+        asm.load(RAX, at(RCX, GPR + (8 + number) * 8));
+        asm.store(field(offset!(home) + number * 8), RAX);
+    }
+    asm.load32(RAX, field(offset!(flags)));
+    asm.restore_flags();
+    for (guest, host) in LIVE {
+        asm.load(host, at(RCX, GPR + guest as i32 * 8));
+    }
+    asm.load(R10, field(offset!(save_r10)));
+    asm.load(R11, field(offset!(save_r11)));
+    asm.jmp_mem(field(offset!(target)));
+    start
+}
+
+/// The end of every way out: RAX holds the reason, the guest's RAX and flags
+/// are saved, the return address is on the stack.
+fn leave(asm: &mut Asm, save_fpu: usize) -> usize {
+    let start = asm.here();
+    asm.pop(RCX);
+    asm.store(field(offset!(exit_at)), RCX);
+    asm.load(RCX, field(offset!(state)));
+    for (guest, host) in &LIVE[1..] {
+        asm.store(at(RCX, GPR + *guest as i32 * 8), *host);
+    }
+    asm.store(field(offset!(save_r10)), R10);
+    asm.store(field(offset!(save_r11)), R11);
+    asm.load(R10, field(offset!(save_rax)));
+    asm.store(at(RCX, GPR), R10);
+    for number in 0..4 {
+        asm.load(R10, field(offset!(home) + number * 8));
+        asm.store(at(RCX, GPR + (8 + number) * 8), R10);
+    }
+    asm.store_imm(false, field(offset!(fpu_wanted)), 0);
+    asm.cmp_mem_imm8(field(offset!(fpu_away)), 0);
+    let away = asm.jcc_hole(condition::NOT_EQUAL);
+    asm.store_imm(false, field(offset!(fpu_wanted)), 1);
+    asm.call(save_fpu);
+    asm.fill(away);
+    asm.load(RSP, field(offset!(host_rsp)));
+    asm.lea(true, RSP, field(8));
+    for reg in CALLEE_SAVED.into_iter().rev() {
+        asm.pop(reg);
+    }
+    asm.ret();
+    start
+}
+
+fn exit_with(asm: &mut Asm, why: Exit, leave: usize) -> usize {
+    let start = asm.here();
+    asm.store(field(CALL + offset!(save_rax)), RAX);
+    asm.save_flags();
+    asm.store16(field(CALL + offset!(flags)), RAX);
+    asm.constant(RAX, why as u64);
+    asm.jmp(leave);
+    start
+}
+
+/// A first-level miss: R10 is the linear address, R11 its index, and RCX has
+/// the page number of the sum of address, tag and size. Serves it from the
+/// second level and starts the check again, or leaves.
+fn miss(asm: &mut Asm, view: usize, write: bool, back: i32, slow: usize, crossing: usize) -> usize {
+    let start = asm.here();
+    let array = |disp| indexed(Some(RSP), R11, 3, CALL + disp);
+    let tlb = |disp: usize| CALL + (offset_of!(Context, tlb) + disp) as i32;
+    asm.store(field(CALL + offset!(save_rax)), RAX);
+    asm.store(field(CALL + offset!(save_rdx)), RDX);
+    asm.save_flags();
+    asm.store16(field(CALL + offset!(flags)), RAX);
+    asm.mov(RDX, R10);
+    asm.arith_imm(Arith::And, true, RDX, !0xfff);
+    // If the page is there, the access leaves it.
+    asm.load(RAX, array(tags(view, write)));
+    asm.arith_reg(Arith::Add, RAX, RDX);
+    let crosses = asm.jcc_hole(condition::EQUAL);
+    // The set, as `set_index` computes it.
+    asm.mov(RAX, R10);
+    asm.shift(false, RAX, 12);
+    asm.mov(RCX, RAX);
+    asm.shift(false, RCX, 12);
+    asm.arith_reg(Arith::Xor, RAX, RCX);
+    asm.arith_imm(Arith::And, false, RAX, SETS as i32 - 1);
+    asm.shift(true, RAX, size_of::<Set>().trailing_zeros() as u8);
+    asm.lea(true, RAX, indexed(Some(RSP), RAX, 0, tlb(offset_of!(Tlb, second))));
+    let mut found = Vec::new();
+    for way in 0..interpret::tlb::WAYS as i32 {
+        let entry = way * size_of::<Way>() as i32;
+        asm.load(RCX, at(RAX, entry + offset_of!(Way, tag) as i32));
+        asm.arith_reg(Arith::Xor, RCX, RDX);
+        let global = asm.jcc_hole(condition::EQUAL);
+        asm.arith_mem(Arith::Cmp, RCX, field(tlb(offset_of!(Tlb, asid))));
+        let other = asm.jcc_hole(condition::NOT_EQUAL);
+        asm.fill(global);
+        asm.load(RCX, at(RAX, entry + offset_of!(Way, value) as i32));
+        found.push(asm.jmp_hole());
+        asm.fill(other);
+    }
+    let absent = asm.jmp_hole();
+    found.into_iter().for_each(|hole| asm.fill(hole));
+    asm.test_byte(RCX, 1 << (view * 2 + usize::from(write)));
+    let forbidden = asm.jcc_hole(condition::EQUAL);
+    insert(asm, view, write);
+    restore(asm);
+    asm.pop(RCX);
+    asm.lea(true, RCX, at(RCX, -back));
+    asm.jmp_reg(RCX);
+    asm.fill(absent);
+    asm.fill(forbidden);
+    restore(asm);
+    asm.jmp(slow);
+    asm.fill(crosses);
+    restore(asm);
+    asm.jmp(crossing);
+    start
+}
+
+/// Puts the translation RCX of page RDX into the first level; RAX is free.
+fn insert(asm: &mut Asm, view: usize, write: bool) {
+    let array = |disp| indexed(Some(RSP), R11, 3, CALL + disp);
+    let masks = (view * 2 + usize::from(write)) * size_of::<u32>();
+    let tlb = |disp: usize| field(CALL + (offset_of!(Context, tlb) + disp) as i32);
+    asm.mov(RAX, RCX);
+    asm.arith_imm(Arith::And, true, RAX, !0xfff);
+    asm.arith_reg(Arith::Sub, RAX, RDX);
+    asm.store(array(addends(view, write)), RAX);
+    asm.neg(RDX);
+    asm.store(array(tags(view, write)), RDX);
+    asm.mov(RAX, R11);
+    asm.shift(false, RAX, CHUNK.trailing_zeros() as u8);
+    asm.bts(tlb(offset_of!(Tlb, used) + masks), RAX);
+    asm.test_byte(RCX, GLOBAL as u8);
+    let global = asm.jcc_hole(condition::NOT_EQUAL);
+    asm.bts(tlb(offset_of!(Tlb, local) + masks), RAX);
+    asm.fill(global);
+    asm.load(RAX, field(CALL + offset!(refills)));
+    asm.lea(true, RAX, at(RAX, 1));
+    asm.store(field(CALL + offset!(refills)), RAX);
+}
+
+fn restore(asm: &mut Asm) {
+    asm.load32(RAX, field(CALL + offset!(flags)));
+    asm.restore_flags();
+    asm.load(RAX, field(CALL + offset!(save_rax)));
+    asm.load(RDX, field(CALL + offset!(save_rdx)));
+}
+
+/// Called by a block before its first floating-point instruction.
+fn need_fpu(asm: &mut Asm, load_fpu: usize, blocked: usize) -> usize {
+    let start = asm.here();
+    asm.load32(RCX, field(CALL + offset!(fpu_blocked)));
+    asm.unless_rcx_is_zero(|asm| asm.jmp(blocked));
+    // One more return address: the routine is made for one.
+    asm.pop(RCX);
+    asm.store(field(offset!(temporary)), RCX);
+    asm.call(load_fpu);
+    asm.jmp_mem(field(offset!(temporary)));
+    start
+}
+
+/// Loads the floating-point registers; called with RSP at the context. RCX is
+/// free, flags stay.
+fn load_fpu(asm: &mut Asm, vectors: Vectors) -> usize {
+    let start = asm.here();
+    asm.load(RCX, field(CALL + offset!(state)));
+    asm.raw_mem(&[], true, &[0x0f, 0xae], 1, at(RCX, X87));
+    move_vectors(asm, vectors, false);
+    asm.raw_mem(&[], false, &[0x0f, 0xae], 2, at(RCX, MXCSR));
+    asm.store_imm(false, field(CALL + offset!(fpu_away)), 0);
+    asm.ret();
+    start
+}
+
+/// Saves the floating-point registers and makes them fit for host code.
+fn save_fpu(asm: &mut Asm, vectors: Vectors) -> usize {
+    let start = asm.here();
+    asm.load(RCX, field(CALL + offset!(state)));
+    asm.raw_mem(&[], true, &[0x0f, 0xae], 0, at(RCX, X87));
+    asm.store_imm(false, at(RCX, IMAGE_MXCSR), 0x1f80);
+    move_vectors(asm, vectors, true);
+    asm.raw_mem(&[], false, &[0x0f, 0xae], 3, at(RCX, MXCSR));
+    asm.bytes(&[0xdb, 0xe3]);
+    asm.raw_mem(&[], false, &[0x0f, 0xae], 2, field(CALL + offset!(host_mxcsr)));
+    if vectors != Vectors::Sse {
+        asm.bytes(&[0xc5, 0xf8, 0x77]);
+    }
+    asm.store_imm(false, field(CALL + offset!(fpu_away)), 1);
+    asm.ret();
+    start
+}
+
+/// MOVUPS, VMOVUPS and KMOVQ between the registers and the state at RCX.
+fn move_vectors(asm: &mut Asm, vectors: Vectors, store: bool) {
+    let count = if vectors == Vectors::Avx512 { 32 } else { 16 };
+    let opcode = if store { 0x11 } else { 0x10 };
+    for number in 0..count {
+        let place = ZMM + i32::from(number) * 64;
+        let field = (number & 7) << 3 | 0x81;
+        match vectors {
+            Vectors::Sse => asm.raw_mem(&[], false, &[0x0f, opcode], number, at(RCX, place)),
+            Vectors::Avx => {
+                let r = if number < 8 { 0x80 } else { 0 };
+                asm.bytes(&[0xc5, r | 0x7c, opcode, field]);
+                asm.bytes(&place.to_le_bytes());
+            }
+            Vectors::Avx512 => {
+                let r = (if number & 8 == 0 { 0x80 } else { 0 }) | (if number & 16 == 0 { 0x10 } else { 0 });
+                asm.bytes(&[0x62, r | 0x61, 0x7c, 0x48, opcode, field]);
+                asm.bytes(&place.to_le_bytes());
+            }
+        }
+    }
+    if vectors == Vectors::Avx512 {
+        for number in 0..8_u8 {
+            let opcode = if store { 0x91 } else { 0x90 };
+            asm.bytes(&[0xc4, 0xe1, 0xf8, opcode, number << 3 | 0x81]);
+            asm.bytes(&(MASKS + i32::from(number) * 8).to_le_bytes());
+        }
+    }
+}

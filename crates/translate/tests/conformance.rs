@@ -1,0 +1,43 @@
+//! Every guest of the conformance kit on the translator, each a test of its
+//! own. `cargo test -p ringmaster-translate --test conformance -- paging`
+//! runs those of one topic.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use conformance::{Guest, Outcome};
+use translate::Translator;
+use libtest_mimic::{Arguments, Failed, Trial};
+use x86::cpuid::{CpuidConfig, CpuidModel, CpuidResult, Feature};
+
+fn host_cpuid(leaf: u32, subleaf: u32) -> CpuidResult {
+    let answer = std::arch::x86_64::__cpuid_count(leaf, subleaf);
+    CpuidResult::new(answer.eax, answer.ebx, answer.ecx, answer.edx)
+}
+
+/// Passes, fails with every difference on a line, or is marked as left out
+/// with the reason in its kind.
+fn trial(guest: Guest, model: &Arc<CpuidModel>) -> Trial {
+    let model = Arc::clone(model);
+    let (name, doc) = (guest.name.clone(), guest.doc.clone());
+    let excluded = conformance::excluded(&Translator::default(), &model, &guest);
+    let test = Trial::test(name, move || match conformance::run(&Translator::default(), &model, &guest) {
+        Outcome::Passed => Ok(()),
+        Outcome::Lacks(reason) => Err(Failed::from(reason)),
+        Outcome::Failed(differences) => Err(Failed::from(format!("{doc}\n  {}", differences.join("\n  ")))),
+    });
+    match excluded {
+        Some(reason) => test.with_kind(reason).with_ignored_flag(true),
+        None => test,
+    }
+}
+
+fn main() -> ExitCode {
+    // Everything that can be offered is, to be tried.
+    let model = Arc::new(CpuidModel::new(CpuidConfig {
+        enable: &[Feature::Vme],
+        ..CpuidConfig::new(&host_cpuid, 1_000_000_000)
+    }));
+    let tests = conformance::catalogue().into_iter().map(|guest| trial(guest, &model)).collect();
+    libtest_mimic::run(&Arguments::from_args(), tests).exit_code()
+}
