@@ -32,17 +32,21 @@ pub struct Chosen {
 pub fn survey() -> Vec<EngineReport> {
     vec![
         EngineReport { name: EngineKind::Kvm, usable: false, reason: kvm::probe().reason() },
-        EngineReport {
-            name: EngineKind::Translate,
-            usable: false,
-            reason: "the engine is not in this release yet".to_owned(),
-        },
+        translate(),
         EngineReport {
             name: EngineKind::Interpret,
             usable: true,
             reason: "needs nothing but this processor".to_owned(),
         },
     ]
+}
+
+fn translate() -> EngineReport {
+    let (usable, reason) = match translate::Translator::probe() {
+        Ok(()) => (true, "needs nothing but this processor".to_owned()),
+        Err(missing) => (false, missing),
+    };
+    EngineReport { name: EngineKind::Translate, usable, reason }
 }
 
 /// Chooses the engine: the one that was named, or the first usable one.

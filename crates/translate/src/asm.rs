@@ -413,6 +413,8 @@ mod tests {
 
     use super::*;
 
+    type Write = fn(&mut Asm);
+
     fn text(write: impl FnOnce(&mut Asm)) -> String {
         let mut asm = Asm::new(0x1000);
         write(&mut asm);
@@ -431,7 +433,7 @@ mod tests {
 
     #[test]
     fn operands_are_encoded_as_meant() {
-        let table: [(&str, fn(&mut Asm)); 16] = [
+        let table: [(&str, Write); 16] = [
             ("mov r9,rax", |a| a.mov(R9, RAX)),
             ("mov rcx,[rsp+r11*8+12345h]", |a| a.load(RCX, indexed(Some(RSP), R11, 3, 0x12345))),
             ("lea rcx,[rcx+r10+7]", |a| a.lea(true, RCX, indexed(Some(RCX), R10, 0, 7))),

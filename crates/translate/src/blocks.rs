@@ -241,8 +241,12 @@ impl Blocks {
     /// Drops the blocks of every page whose code has changed, as `version`
     /// tells; how many.
     pub(crate) fn drop_stale(&mut self, cache: &CodeCache, version: impl Fn(u64) -> u32) -> u64 {
-        let stale: Vec<u64> =
-            self.pages.iter().filter(|(page, code)| version(**page) != code.version).map(|(page, _)| *page).collect();
+        let stale: Vec<u64> = self
+            .pages
+            .iter()
+            .filter(|(page, code)| version(**page) != code.version)
+            .map(|(page, _)| *page)
+            .collect();
         let mut dropped = 0;
         for page in stale {
             for id in self.pages.remove(&page).map(|page| page.blocks).unwrap_or_default() {

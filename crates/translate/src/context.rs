@@ -125,7 +125,6 @@ impl ContextBox {
         Ok(Self { mapping, context })
     }
 
-
     pub(crate) fn pointer(&self) -> NonNull<Context> {
         self.context
     }
@@ -153,7 +152,6 @@ impl Context {
         self.tlb.initialize();
         self.jumps.clear();
     }
-
 }
 
 impl JumpCache {

@@ -47,7 +47,9 @@ impl Translator {
     /// The sentence that says what is missing.
     pub fn probe() -> Result<(), String> {
         if !std::arch::is_x86_feature_detected!("bmi2") {
-            return Err("the processor has no BMI2 instructions (Intel since 2013, AMD since 2015)".to_owned());
+            return Err(
+                "the processor has no BMI2 instructions (Intel since 2013, AMD since 2015)".to_owned()
+            );
         }
         Ok(())
     }

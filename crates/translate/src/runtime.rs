@@ -139,11 +139,18 @@ impl Runtime {
         runtime.windows[3] = [runtime.exit(Exit::Window); 2];
         for view in 0..3 {
             for write in [false, true] {
-                let (ready, slow) = (CHECK_LENGTH as i32, if write { Exit::MissWrite } else { Exit::MissRead });
+                let (ready, slow) =
+                    (CHECK_LENGTH as i32, if write { Exit::MissWrite } else { Exit::MissRead });
                 runtime.misses[view][usize::from(write)] =
                     miss(&mut asm, view, write, ready, runtime.exit(slow), runtime.exit(Exit::Interpret));
-                runtime.windows[view][usize::from(write)] =
-                    miss(&mut asm, view, write, ready, runtime.exit(Exit::Window), runtime.exit(Exit::Window));
+                runtime.windows[view][usize::from(write)] = miss(
+                    &mut asm,
+                    view,
+                    write,
+                    ready,
+                    runtime.exit(Exit::Window),
+                    runtime.exit(Exit::Window),
+                );
             }
         }
         runtime.need_fpu = need_fpu(&mut asm, load_fpu, runtime.exit(Exit::Interpret));

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use engine::{Callout, EngineError, EngineKind, Kick, Platform, Stop, Vcpu, VcpuConfig, VcpuSignals, VcpuStats};
+use engine::{
+    Callout, EngineError, EngineKind, Kick, Platform, Stop, Vcpu, VcpuConfig, VcpuSignals, VcpuStats,
+};
 use interpret::slow::{Fetched, Ready, SlowPath};
-use x86::{Cr4, CpuState, Exception, LinearAddr, PAGE_SIZE, Rflags, SegmentName};
+use x86::{CpuState, Cr4, Exception, LinearAddr, PAGE_SIZE, Rflags, SegmentName};
 
 use crate::blocks::{Block, BlockId, Blocks, Key};
 use crate::cache::CodeCache;

@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use conformance::{Guest, Outcome};
-use translate::Translator;
 use libtest_mimic::{Arguments, Failed, Trial};
+use translate::Translator;
 use x86::cpuid::{CpuidConfig, CpuidModel, CpuidResult, Feature};
 
 fn host_cpuid(leaf: u32, subleaf: u32) -> CpuidResult {

@@ -178,7 +178,10 @@ impl Segment {
     /// Writable data, present, all of 4 GiB upwards from the base.
     pub const fn is_plain_data(&self) -> bool {
         let attributes = self.attributes;
-        self.limit == u32::MAX && attributes.present() && attributes.is_writable() && !attributes.is_expand_down()
+        self.limit == u32::MAX
+            && attributes.present()
+            && attributes.is_writable()
+            && !attributes.is_expand_down()
     }
 
     /// A segment as real mode (and virtual-8086 mode) makes it.

@@ -89,7 +89,8 @@ pub fn launch(request: VmRequest) -> Result<ExitStatus, Failure> {
 fn engine_of(kind: EngineKind) -> Result<Box<dyn Engine>, Failure> {
     match kind {
         EngineKind::Interpret => Ok(Box::new(interpret::Interpreter)),
-        EngineKind::Translate | EngineKind::Kvm => Err(Failure::not_yet(format!("the {kind} engine"))),
+        EngineKind::Translate => Ok(Box::new(translate::Translator::default())),
+        EngineKind::Kvm => Err(Failure::not_yet(format!("the {kind} engine"))),
     }
 }
 

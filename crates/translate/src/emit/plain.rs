@@ -1,9 +1,7 @@
 //! Instructions that compute: the same instruction, with its registers renamed
 //! and its memory operand replaced.
 
-use iced_x86::{
-    Code, Instruction, InstructionInfoOptions, OpAccess, OpCodeOperandKind, OpKind, Register,
-};
+use iced_x86::{Code, Instruction, InstructionInfoOptions, OpAccess, OpCodeOperandKind, OpKind, Register};
 use interpret::slow::Plain;
 
 use super::{Body, Flow};
