@@ -4,18 +4,21 @@
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use chipset::acpi::AcpiBlob;
+use chipset::acpi::{AcpiBlob, PCI_MEMORY};
+use chipset::ioapic::IOAPIC_BASE;
 use chipset::lapic::{LAPIC_TIMER_HZ, LocalApicConfig};
+use chipset::pci::PciBus;
 use chipset::pm::Pm;
 use chipset::{Device, EventSink, Line};
 use engine::{Signal, VcpuSignals};
-use memory::RamLayout;
+use memory::{GuestMemory, RamLayout};
+use x86::GuestPhysAddr;
 use x86::cpuid::{CpuidConfig, CpuidModel};
 
 use crate::clock::VmClock;
 use crate::config::Consoles;
 use crate::control::Control;
-use crate::devices::{mount_consoles, mount_legacy, mount_system};
+use crate::devices::{mount_consoles, mount_legacy, mount_pci, mount_system};
 use crate::firmware::mount_configuration;
 use crate::host::HostProcessor;
 use crate::interrupts::{ApicTimer, Interrupts};
@@ -25,7 +28,8 @@ use crate::ports::PortMap;
 use crate::processor::Processor;
 use crate::serial::{Input, SerialPort};
 use crate::timers::{TimerId, Timers};
-use crate::{MachineError, TickSource};
+use crate::virtio_slots::{self, MmioDevices};
+use crate::{MachineError, TickSource, VirtioSlot};
 
 /// The half-built board, while devices are mounted.
 pub(crate) struct Wiring {
@@ -100,6 +104,8 @@ pub(crate) struct BoardConfig<'a> {
     /// ACPI tables that firmware is to be told of, if there is firmware.
     pub(crate) firmware_tables: Option<&'a AcpiBlob>,
     pub(crate) consoles: Consoles,
+    pub(crate) virtio: Vec<VirtioSlot>,
+    pub(crate) memory: GuestMemory,
     pub(crate) wall_clock: i64,
     pub(crate) ticks: Arc<dyn TickSource>,
 }
@@ -115,6 +121,8 @@ pub(crate) struct Board {
     pub(crate) input: Arc<Input>,
     pub(crate) serial: Arc<Mounted<SerialPort>>,
     pub(crate) power: Arc<Mounted<Pm>>,
+    pci: Arc<Mounted<PciBus>>,
+    mmio: MmioDevices,
     parts: Vec<Arc<dyn Part>>,
 }
 
@@ -126,13 +134,15 @@ impl Board {
         let mut wiring = Wiring::new(clock, &cpuid, config.cpus);
         mount_legacy(&mut wiring, config.wall_clock, config.ram);
         let serial = mount_consoles(&mut wiring, config.consoles, Arc::clone(&input));
+        let (bus, mmio) = virtio_slots::place(config.virtio, &config.memory, &wiring.interrupts)?;
+        let pci = mount_pci(&mut wiring, bus);
         let power = mount_system(&mut wiring);
         if let Some(tables) = config.firmware_tables {
             mount_configuration(&mut wiring, config.ram, config.cpus, tables)?;
         }
         let Wiring { ports, interrupts, control, clock, timers, parts } = wiring;
         let cpuid = Arc::new(cpuid);
-        Ok(Self { ports, interrupts, control, clock, timers, cpuid, input, serial, power, parts })
+        Ok(Self { ports, interrupts, control, clock, timers, cpuid, input, serial, power, pci, mmio, parts })
     }
 
     /// Lets the part with timer `id` do what is due.
@@ -146,7 +156,30 @@ impl Board {
     /// lead to.
     pub(crate) fn reset(&self) {
         self.parts.iter().for_each(|part| part.reset());
+        self.mmio.reset();
         self.interrupts.reset();
+    }
+
+    /// Stops what runs on threads of its own.
+    pub(crate) fn stop_devices(&self) {
+        self.pci.with(|bus, now| bus.reset(now));
+        self.mmio.reset();
+    }
+
+    /// What firmware would have done before it started a kernel.
+    pub(crate) fn bios_setup(&self) {
+        self.interrupts.bios_setup();
+        self.pci.with(|bus, _| bus.configure(PCI_MEMORY));
+    }
+
+    /// Reads from the buses' memory; false if nothing there decodes it.
+    pub(crate) fn bus_read(&self, at: GuestPhysAddr, data: &mut [u8]) -> bool {
+        is_bus(at) && (self.pci.with(|bus, _| bus.memory_read(at.0, data)) || self.mmio.read(at.0, data))
+    }
+
+    /// Writes to the buses' memory; false if nothing there decodes it.
+    pub(crate) fn bus_write(&self, at: GuestPhysAddr, data: &[u8]) -> bool {
+        is_bus(at) && (self.pci.with(|bus, _| bus.memory_write(at.0, data)) || self.mmio.write(at.0, data))
     }
 
     /// The signals of vCPU `vcpu`.
@@ -180,6 +213,11 @@ impl Board {
         self.timers.stand();
         self.clock.freeze();
     }
+}
+
+/// Whether an address belongs to the buses: above RAM, below the I/O APIC.
+fn is_bus(at: GuestPhysAddr) -> bool {
+    (u64::from(PCI_MEMORY)..IOAPIC_BASE).contains(&at.0)
 }
 
 fn cpuid_model(tsc_hz: u64, cpus: u32) -> CpuidModel {

@@ -7,7 +7,7 @@ use boot::Protocol;
 use chipset::SerialSink;
 use engine::{Engine, TraceSink};
 
-use crate::TickSource;
+use crate::{TickSource, VirtioSlot};
 
 /// A file that a kernel gets along, kept for the next reset too.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -96,6 +96,8 @@ pub struct MachineConfig<'a> {
     pub on_reset: OnReset,
     /// Where its output goes.
     pub consoles: Consoles,
+    /// Virtio devices, in the order of their slots.
+    pub virtio: Vec<VirtioSlot>,
     /// Who wants to see what the engine does.
     pub trace: Option<Arc<dyn TraceSink>>,
     /// What the real-time clock shows at the start, in seconds since 1970; the
@@ -117,6 +119,7 @@ impl<'a> MachineConfig<'a> {
             engine,
             on_reset: OnReset::default(),
             consoles: Consoles::default(),
+            virtio: Vec::new(),
             trace: None,
             wall_clock: None,
             ticks: None,

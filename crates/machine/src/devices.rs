@@ -50,10 +50,14 @@ pub(crate) fn mount_consoles(
     wiring.mount(SerialPort::new(uart, input), &[Uart::ports(COM1)])
 }
 
-/// The PCI bus, power management and what else concerns the whole machine. The
-/// byte at 0xCF9, inside the bus's registers, is the reset register.
+/// The PCI bus with the functions on it.
+pub(crate) fn mount_pci(wiring: &mut Wiring, bus: PciBus) -> Arc<Mounted<PciBus>> {
+    wiring.mount(bus, PciBus::PORTS)
+}
+
+/// Power management and what else concerns the whole machine. The byte at
+/// 0xCF9, inside the PCI bus's registers, is the reset register.
 pub(crate) fn mount_system(wiring: &mut Wiring) -> Arc<Mounted<Pm>> {
-    wiring.mount(PciBus::new(), PciBus::PORTS);
     wiring.mount(PvPanic::new(wiring.events()), PvPanic::PORTS);
     let power = Pm::new(wiring.line(SCI_IRQ), wiring.events());
     let power = wiring.mount(power, Pm::PORTS);

@@ -16,6 +16,19 @@ pub enum MachineError {
         /// How many are possible.
         most: u32,
     },
+    /// More devices than there are slots.
+    #[error("{asked} virtio devices by {transport} are too many: {most} are possible")]
+    Slots {
+        /// How many were asked for.
+        asked: usize,
+        /// How many are possible.
+        most: usize,
+        /// By which transport.
+        transport: &'static str,
+    },
+    /// The host has no more file descriptors.
+    #[error("a virtio device cannot be made")]
+    Virtio(#[source] std::io::Error),
     /// The engine refuses.
     #[error(transparent)]
     Engine(#[from] EngineError),

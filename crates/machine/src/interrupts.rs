@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use chipset::ioapic::{IOAPIC_BASE, IoApic};
 use chipset::lapic::{self, ApicMessage, ApicWork, DeliveryMode, Ipi, LocalApicConfig};
+use chipset::pci::MsiMessage;
 use chipset::pic::Pic;
 use chipset::{Device, Line, LineTarget, VmTime};
 use engine::MsrFault;
@@ -88,6 +89,23 @@ impl Interrupts {
     fn io_apic<M: IntoIterator<Item = ApicMessage>>(&self, f: impl FnOnce(&mut IoApic) -> M) {
         let mut io_apic = lock(&self.io_apic);
         f(&mut io_apic).into_iter().for_each(|message| self.send(&message));
+    }
+
+    /// Takes a message-signalled interrupt of a PCI function.
+    pub(crate) fn message(&self, message: MsiMessage) {
+        if let Some(message) = ApicMessage::from_msi(message.address, message.data) {
+            self.send(&message);
+        }
+    }
+
+    /// Drives input `input` of the I/O APIC, which the 8259As do not have.
+    pub(crate) fn set_upper_input(&self, input: u32, level: bool) {
+        self.io_apic(|io_apic| io_apic.set_level(input, level));
+    }
+
+    /// Drives a line of the 8259As, which the I/O APIC has elsewhere.
+    pub(crate) fn set_isa_only(&self, irq: u8, level: bool) {
+        self.pics(|pic| pic.set_irq(irq, level));
     }
 
     /// Delivers a message to the processors that it names.

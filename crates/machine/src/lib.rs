@@ -10,7 +10,8 @@
 //! Locks are taken in this order, and nothing is called with a later one held
 //! that takes an earlier one:
 //!
-//! 1. a device (one at a time),
+//! 1. a device (one at a time), the PCI bus among them; then, of a function on
+//!    it, its interrupts, and where INTA lines meet,
 //! 2. the 8259As, or the I/O APIC (never both),
 //! 3. a local APIC (one at a time),
 //! 4. leaves: the timers' queue, the console's input queue, the machine's
@@ -26,6 +27,7 @@ mod firmware;
 mod handle;
 mod host;
 mod interrupts;
+mod intx;
 mod load;
 mod machine;
 mod mount;
@@ -39,6 +41,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod timers;
+mod virtio_slots;
 
 pub use boot::{Module, Protocol};
 pub use clock::TickSource;
@@ -47,3 +50,4 @@ pub use error::MachineError;
 pub use handle::MachineHandle;
 pub use host::HostProcessor;
 pub use machine::{Machine, Outcome};
+pub use virtio_slots::{MAX_MMIO_DEVICES, MAX_PCI_DEVICES, Transport, VirtioSlot};

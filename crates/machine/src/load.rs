@@ -1,7 +1,7 @@
 //! What a machine starts, into its memory; again after each reset.
 
 use boot::{BootRequest, E820Entry, Module, firmware_roms, load_firmware};
-use chipset::acpi::{self, AcpiBlob, PlatformLayout};
+use chipset::acpi::{self, AcpiBlob, PlatformLayout, VirtioMmio};
 use memory::{GuestMemory, RamLayout};
 use x86::cpuid::CpuidModel;
 use x86::{CpuState, Gpr, GuestPhysAddr};
@@ -23,8 +23,9 @@ pub(crate) fn guest_memory(size: u64, boot: &BootSource) -> Result<GuestMemory, 
 }
 
 /// The description of the machine for its ACPI tables.
-fn platform(cpus: u32) -> PlatformLayout {
-    PlatformLayout { io_apic_id: PLATFORM_IO_APIC, ..PlatformLayout::new((0..cpus).collect()) }
+fn platform(cpus: u32, virtio_mmio: Vec<VirtioMmio>) -> PlatformLayout {
+    let layout = PlatformLayout::new((0..cpus).collect());
+    PlatformLayout { io_apic_id: PLATFORM_IO_APIC, virtio_mmio, ..layout }
 }
 
 /// A way to start, ready to be repeated.
@@ -36,12 +37,12 @@ pub(crate) struct Loader {
 }
 
 impl Loader {
-    pub(crate) fn new(boot: BootSource, ram: RamLayout, cpus: u32) -> Self {
+    pub(crate) fn new(boot: BootSource, ram: RamLayout, cpus: u32, virtio_mmio: Vec<VirtioMmio>) -> Self {
         let base = match boot {
             BootSource::Kernel { .. } => boot::layout::BIOS_AREA.start,
             BootSource::Firmware(_) => firmware::tables_at(ram),
         };
-        let tables = acpi::build(&platform(cpus), base);
+        let tables = acpi::build(&platform(cpus, virtio_mmio), base);
         Self { boot, tables, tables_at: GuestPhysAddr(base) }
     }
 
@@ -76,7 +77,7 @@ impl Loader {
                         reserved: NOTHING_ELSE,
                     },
                 )?;
-                board.interrupts.bios_setup();
+                board.bios_setup();
                 Ok(entry.state)
             }
         }

@@ -11,7 +11,7 @@ use crate::board::{Board, BoardConfig};
 use crate::config::{MachineConfig, OnReset};
 use crate::control::Request;
 use crate::load::{Loader, guest_memory};
-use crate::{MachineError, MachineHandle, host};
+use crate::{MachineError, MachineHandle, host, virtio_slots};
 
 /// How many processors the machine can run.
 const MAX_CPUS: u32 = 1;
@@ -53,12 +53,15 @@ impl Machine {
     pub fn build(config: MachineConfig<'_>) -> Result<Self, MachineError> {
         require_processors(config.cpus, config.engine)?;
         let memory = guest_memory(config.memory, &config.boot)?;
-        let loader = Loader::new(config.boot, memory.layout(), config.cpus);
+        let mmio = virtio_slots::describe(&config.virtio);
+        let loader = Loader::new(config.boot, memory.layout(), config.cpus, mmio);
         let board = Arc::new(Board::build(BoardConfig {
             cpus: config.cpus,
             ram: memory.layout(),
             firmware_tables: loader.tables_for_firmware(),
             consoles: config.consoles,
+            virtio: config.virtio,
+            memory: memory.clone(),
             wall_clock: config.wall_clock.unwrap_or_else(host_time),
             ticks: config.ticks.unwrap_or_else(host::ticks),
         })?);
@@ -147,6 +150,13 @@ impl Machine {
         self.vcpu.set_state(&state);
         self.board.tsc_adjusted(BOOT, state.msrs.tsc_adjust);
         Ok(())
+    }
+}
+
+/// Devices stop with the machine, whoever still has a handle.
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.board.stop_devices();
     }
 }
 

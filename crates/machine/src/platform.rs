@@ -22,11 +22,15 @@ impl Platform for Board {
     }
 
     fn mmio_read(&self, vcpu: u32, at: GuestPhysAddr, data: &mut [u8]) {
-        self.interrupts.mmio_read(vcpu, at, data);
+        if !self.bus_read(at, data) {
+            self.interrupts.mmio_read(vcpu, at, data);
+        }
     }
 
     fn mmio_write(&self, vcpu: u32, at: GuestPhysAddr, data: &[u8]) {
-        self.interrupts.mmio_write(vcpu, at, data);
+        if !self.bus_write(at, data) {
+            self.interrupts.mmio_write(vcpu, at, data);
+        }
     }
 
     fn interrupt_acknowledge(&self, vcpu: u32) -> Option<Vector> {

@@ -13,7 +13,7 @@ use crate::engines;
 use crate::exit::{ExitStatus, Failure};
 use crate::image::{self, MAX_FIRMWARE};
 use crate::output;
-use crate::vm::{self, Guest, VmRequest};
+use crate::vm::{self, Devices, Guest, VmRequest};
 
 /// Options of `run`.
 #[derive(Debug, Args)]
@@ -31,7 +31,7 @@ pub struct RunArgs {
     /// Firmware to start at the reset vector
     #[arg(long, value_name = "FILE")]
     pub firmware: Option<PathBuf>,
-    /// Disk image: FILE[,format=raw|qcow2][,readonly]
+    /// Disk: FILE[,format=raw|qcow2|vmdk|auto][,readonly][,overlay][,serial=TEXT][,queues=N][,bus=pci|mmio][,iops=N][,bps=SIZE]
     #[arg(long, value_name = "DISK")]
     pub disk: Vec<Disk>,
     /// Network: none, user[,forward=tcp:HOST:GUEST] or tap=NAME
@@ -44,11 +44,10 @@ pub struct RunArgs {
 
 /// Reads the guest's files and runs it.
 pub fn perform(args: RunArgs) -> Result<ExitStatus, Failure> {
-    Disk::require_supported(&args.disk)?;
     args.net.require_supported()?;
     args.execution.require_supported()?;
     let guest = read_guest(&args)?;
-    launch(guest, &args.execution)
+    launch(guest, &args.execution, Devices { disks: args.disk })
 }
 
 fn read_guest(args: &RunArgs) -> Result<Guest, Failure> {
@@ -71,13 +70,14 @@ fn read_guest(args: &RunArgs) -> Result<Guest, Failure> {
 }
 
 /// Chooses the engine, says so, and runs the guest.
-pub fn launch(guest: Guest, execution: &ExecutionArgs) -> Result<ExitStatus, Failure> {
+pub fn launch(guest: Guest, execution: &ExecutionArgs, devices: Devices) -> Result<ExitStatus, Failure> {
     execution.require_supported()?;
     require_memory(execution)?;
     let chosen = engines::choose(execution.engine, &engines::survey())?;
     output::note(format_args!("engine {}, {}", chosen.name, chosen.why));
     vm::launch(VmRequest {
         guest,
+        devices,
         engine: chosen.name,
         cpus: execution.cpus,
         memory: execution.memory,

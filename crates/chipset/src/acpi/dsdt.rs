@@ -1,13 +1,15 @@
 //! The DSDT: the devices that cannot be enumerated, in AML.
 
 use acpi_tables::aml::{
-    AddressSpace, AddressSpaceCacheable, Arg, Device, EISAName, Equal, IO, If, Memory32Fixed, Method, Name,
-    Package, PackageBuilder, Path, ResourceTemplate, Return, Scope, Store, ZERO,
+    AddressSpace, AddressSpaceCacheable, Arg, Device, EISAName, Equal, IO, If, Interrupt, Memory32Fixed,
+    Method, Name, Package, PackageBuilder, Path, ResourceTemplate, Return, Scope, Store, ZERO,
 };
 use acpi_tables::{Aml, AmlSink};
 
-use super::layout::{PciWindows, PlatformLayout, pci_interrupt, pci_isa_interrupt};
+use super::layout::{PciWindows, PlatformLayout, VirtioMmio, pci_interrupt, pci_isa_interrupt};
 
+/// Length of a page of registers.
+const PAGE: u32 = 0x1000;
 /// PCI devices on a bus.
 const PCI_DEVICES: u8 = 32;
 
@@ -39,7 +41,21 @@ pub(super) fn aml(layout: &PlatformLayout) -> Vec<u8> {
         processor(uid as u16, &mut bytes);
     }
     host_bridge(layout, &mut bytes);
+    for (uid, device) in (0..).zip(&layout.virtio_mmio) {
+        virtio_mmio(uid, *device, &mut bytes);
+    }
     bytes
+}
+
+/// A virtio device in registers of its own.
+fn virtio_mmio(uid: u8, device: VirtioMmio, bytes: &mut Vec<u8>) {
+    let hid = Name::new("_HID".into(), &"LNRO0005");
+    let number = Name::new("_UID".into(), &uid);
+    let interrupt = Raw::of(&Interrupt::new(true, false, false, false, device.interrupt));
+    let crs = current_resources(&[memory(device.address, PAGE), interrupt]);
+    let name = format!("VM{uid:02X}");
+    let device = Device::new(name.as_str().into(), vec![&hid, &number, &crs]);
+    Scope::new("\\_SB_".into(), vec![&device]).to_aml_bytes(bytes);
 }
 
 /// `\_PIC`: the operating system says which interrupt controllers it uses.
@@ -143,8 +159,8 @@ fn irq(number: u8) -> Raw {
     Raw(vec![0x22, low, high])
 }
 
-fn memory(address: u32) -> Raw {
-    Raw::of(&Memory32Fixed::new(true, address, 0x1000))
+fn memory(address: u32, length: u32) -> Raw {
+    Raw::of(&Memory32Fixed::new(true, address, length))
 }
 
 fn isa_devices(layout: &PlatformLayout) -> Vec<Raw> {
@@ -185,8 +201,9 @@ fn motherboard(layout: &PlatformLayout) -> Raw {
         ports(power.timer, 4),
         ports(power.gpe0, power.gpe0_length),
         ports(power.smi_command, 2),
-        memory(layout.io_apic_address),
-        memory(layout.local_apic_address),
+        memory(layout.io_apic_address, PAGE),
+        memory(layout.local_apic_address, PAGE),
+        memory(layout.pci.ecam, layout.pci.ecam_size()),
     ];
     pnp_device("MBRD", "PNP0C02", 0, &resources)
 }

@@ -4,9 +4,10 @@ use acpi_tables::Aml;
 use acpi_tables::fadt::{FADTBuilder, Flags};
 use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
 use acpi_tables::madt::{EnabledStatus, IoApic, ProcessorLocalApic};
+use acpi_tables::mcfg::MCFG;
 use acpi_tables::sdt::Sdt;
 
-use super::layout::{PlatformLayout, PowerPorts};
+use super::layout::{PciWindows, PlatformLayout, PowerPorts};
 
 /// OEM id of all tables.
 pub(super) const OEM_ID: [u8; 6] = *b"RINGM ";
@@ -200,5 +201,14 @@ fn interrupt_override(irq: u8, interrupt: u32, flags: u16) -> Vec<u8> {
     let mut bytes = vec![2, 10, 0, irq];
     bytes.extend_from_slice(&interrupt.to_le_bytes());
     bytes.extend_from_slice(&flags.to_le_bytes());
+    bytes
+}
+
+/// Where ECAM lies (PCI Firmware 3.3, 4.1.2).
+pub(super) fn mcfg(pci: &PciWindows) -> Vec<u8> {
+    let mut mcfg = MCFG::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
+    mcfg.add_ecam(pci.ecam.into(), 0, 0, pci.last_bus);
+    let mut bytes = Vec::new();
+    mcfg.to_aml_bytes(&mut bytes);
     bytes
 }

@@ -2,6 +2,7 @@
 
 use std::ops::RangeInclusive;
 
+use crate::pci::{ECAM_BASE, ECAM_SIZE};
 use crate::pm;
 
 /// The platform as its operating system is to see it.
@@ -27,6 +28,8 @@ pub struct PlatformLayout {
     pub pvpanic: Option<u16>,
     /// CMOS register that holds the century; 0 if none does.
     pub century: u8,
+    /// The virtio devices that are on no bus.
+    pub virtio_mmio: Vec<VirtioMmio>,
 }
 
 /// The fixed hardware of ACPI (ACPI 6.5 section 4.8).
@@ -70,7 +73,21 @@ pub struct PciWindows {
     pub memory32: RangeInclusive<u32>,
     /// Memory above, if any.
     pub memory64: Option<RangeInclusive<u64>>,
+    /// Where ECAM lies: 1 MiB for each bus.
+    pub ecam: u32,
 }
+
+/// A virtio device in memory-mapped registers of its own, which no bus finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VirtioMmio {
+    /// Physical address of its register page.
+    pub address: u32,
+    /// Its interrupt, level-triggered and active high.
+    pub interrupt: u32,
+}
+
+/// BARs lie from here on.
+pub const PCI_MEMORY: u32 = 0xc000_0000;
 
 /// A serial port of the PC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +96,13 @@ pub struct SerialPort {
     pub port: u16,
     /// Its ISA interrupt, 0 to 15.
     pub irq: u8,
+}
+
+impl PciWindows {
+    /// Bytes of ECAM.
+    pub(super) fn ecam_size(&self) -> u32 {
+        ECAM_SIZE as u32 * (u32::from(self.last_bus) + 1)
+    }
 }
 
 impl PlatformLayout {
@@ -95,6 +119,7 @@ impl PlatformLayout {
             i8042: true,
             pvpanic: Some(0x505),
             century: 0x32,
+            virtio_mmio: Vec::new(),
         }
     }
 }
@@ -122,7 +147,8 @@ impl Default for PowerPorts {
 
 impl Default for PciWindows {
     fn default() -> Self {
-        Self { last_bus: 0, memory32: 0xc000_0000..=0xfebf_ffff, memory64: None }
+        let memory32 = PCI_MEMORY..=ECAM_BASE as u32 - 1;
+        Self { last_bus: 0, memory32, memory64: None, ecam: ECAM_BASE as u32 }
     }
 }
 

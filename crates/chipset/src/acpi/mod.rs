@@ -11,7 +11,10 @@ mod layout;
 #[cfg(test)]
 mod tests;
 
-pub use layout::{PciWindows, PlatformLayout, PowerPorts, SerialPort, pci_interrupt, pci_isa_interrupt};
+pub use layout::{
+    PCI_MEMORY, PciWindows, PlatformLayout, PowerPorts, SerialPort, VirtioMmio, pci_interrupt,
+    pci_isa_interrupt,
+};
 
 /// The most processors that the tables describe.
 pub const MAX_PROCESSORS: usize = 4096;
@@ -35,11 +38,11 @@ pub fn build(layout: &PlatformLayout, base: u64) -> AcpiBlob {
     let dsdt = blob.append(16, &fixed::dsdt(&dsdt::aml(layout)));
     let fadt = blob.append(16, &fixed::fadt(layout, facs, dsdt));
     let madt = blob.append(16, &fixed::madt(layout));
-    let xsdt = blob.append(16, &fixed::xsdt(&[fadt, madt]));
-    let rsdt = match (u32::try_from(fadt), u32::try_from(madt)) {
-        (Ok(fadt), Ok(madt)) => blob.append(16, &fixed::rsdt(&[fadt, madt])),
-        _ => 0,
-    };
+    let mcfg = blob.append(16, &fixed::mcfg(&layout.pci));
+    let tables = [fadt, madt, mcfg];
+    let xsdt = blob.append(16, &fixed::xsdt(&tables));
+    let low = tables.iter().filter_map(|table| u32::try_from(*table).ok()).collect::<Vec<_>>();
+    let rsdt = if low.len() == tables.len() { blob.append(16, &fixed::rsdt(&low)) } else { 0 };
     let rsdp = fixed::rsdp(u32::try_from(rsdt).unwrap_or(0), xsdt);
     let start = rsdp_address.wrapping_sub(base) as usize;
     blob.bytes[start..start + rsdp.len()].copy_from_slice(&rsdp);

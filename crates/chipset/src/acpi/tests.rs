@@ -45,7 +45,7 @@ fn built(layout: &PlatformLayout, base: u64) -> (Memory, u64) {
 fn tables(layout: &PlatformLayout) -> (Memory, Vec<u8>, Vec<u8>, Vec<u8>) {
     let (memory, rsdp) = built(layout, BASE);
     let xsdt = memory.table(memory.number(rsdp + 24, 8));
-    assert_eq!((&xsdt[..4], xsdt.len()), (&b"XSDT"[..], 36 + 2 * 8));
+    assert_eq!((&xsdt[..4], xsdt.len()), (&b"XSDT"[..], 36 + 3 * 8));
     let fadt = memory.table(number(&xsdt, 36, 8));
     let madt = memory.table(number(&xsdt, 44, 8));
     let dsdt = memory.table(number(&fadt, 140, 8));
@@ -79,7 +79,7 @@ fn root_pointer_leads_to_all_tables() {
     let rsdt = memory.table(memory.number(rsdp + 16, 4));
     let xsdt = memory.table(memory.number(rsdp + 24, 8));
     assert_eq!(&rsdt[..4], b"RSDT");
-    for entry in 0..2 {
+    for entry in 0..3 {
         assert_eq!(number(&rsdt, 36 + 4 * entry, 4), number(&xsdt, 36 + 8 * entry, 8));
     }
 }
@@ -209,4 +209,24 @@ fn wide_windows_and_too_many_processors_are_harmless() {
     let processors = structures(&madt).iter().filter(|entry| matches!(entry[0], 0 | 9)).count();
     assert_eq!(processors, MAX_PROCESSORS);
     assert!(contains(&dsdt, b"CFFF"));
+}
+
+#[test]
+fn mcfg_tells_of_ecam_which_is_reserved() {
+    let (memory, rsdp) = built(&PlatformLayout::new(vec![0]), BASE);
+    let xsdt = memory.table(memory.number(rsdp + 24, 8));
+    let mcfg = memory.table(number(&xsdt, 52, 8));
+    assert_eq!((&mcfg[..4], mcfg.len()), (&b"MCFG"[..], 60));
+    assert_eq!((number(&mcfg, 44, 8), number(&mcfg, 52, 4)), (0xe000_0000, 0));
+    let (_, _, _, dsdt) = tables(&PlatformLayout::new(vec![0]));
+    assert!(contains(&dsdt, b"\x86\x09\0\x01\0\0\0\xe0\0\0\x10\0"));
+}
+
+#[test]
+fn virtio_devices_of_their_own_are_told_of() {
+    let mut layout = PlatformLayout::new(vec![0]);
+    layout.virtio_mmio.push(VirtioMmio { address: 0xfeb0_0000, interrupt: 5 });
+    let (_, _, _, dsdt) = tables(&layout);
+    assert!(contains(&dsdt, b"LNRO0005\0"));
+    assert!(contains(&dsdt, b"\x86\x09\0\x01\0\0\xb0\xfe\0\x10\0\0"));
 }

@@ -1,10 +1,16 @@
 //! The PCI bus behind configuration mechanism 1 (PCI Local Bus 3.0, 3.2.2.3.2):
-//! CONFIG_ADDRESS at 0xCF8, CONFIG_DATA at 0xCFC.
+//! CONFIG_ADDRESS at 0xCF8, CONFIG_DATA at 0xCFC; and behind the memory-mapped
+//! mechanism ECAM (PCI Express Base 7.2.2), which also decodes the memory of
+//! the functions' BARs.
 //!
 //! Only dword accesses reach CONFIG_ADDRESS, so that the byte-wide reset
 //! register at 0xCF9 can live inside it.
 
+mod config;
 mod host_bridge;
+mod memory;
+mod msi;
+mod msix;
 #[cfg(test)]
 mod tests;
 
@@ -15,7 +21,11 @@ use std::ops::RangeInclusive;
 use serde::{Deserialize, Serialize};
 
 use crate::{Device, VmTime};
+pub use config::{ConfigSpace, ConfigState, Identity, MemoryRange};
 pub use host_bridge::{HostBridge, HostBridgeState};
+pub use memory::{ECAM_BASE, ECAM_SIZE};
+pub use msi::{MSI_CAPABILITY, Msi, MsiMessage, MsiSink};
+pub use msix::{MAX_VECTORS, MSIX_CAPABILITY, MSIX_REGION, Msix, MsixState};
 
 /// CONFIG_ADDRESS.
 pub const CONFIG_ADDRESS_PORT: u16 = 0xcf8;
@@ -40,6 +50,28 @@ pub trait PciFunction: Send {
     /// Writes the low `size` (1, 2 or 4) bytes of `value` at `offset`; the
     /// access does not cross a dword.
     fn config_write(&mut self, offset: u16, size: u8, value: u32);
+
+    /// The memory that the function decodes at present.
+    fn memory(&self) -> Vec<MemoryRange> {
+        Vec::new()
+    }
+
+    /// Reads 1 to 8 bytes of BAR `bar`.
+    fn memory_read(&mut self, bar: u8, offset: u64, data: &mut [u8]) {
+        let _ = (bar, offset);
+        data.fill(0xff);
+    }
+
+    /// Writes 1 to 8 bytes to BAR `bar`.
+    fn memory_write(&mut self, bar: u8, offset: u64, data: &[u8]) {
+        let _ = (bar, offset, data);
+    }
+
+    /// Does what firmware would: places the BARs at `next` and behind, and
+    /// notes the interrupt line.
+    fn configure(&mut self, next: &mut u32, line: u8) {
+        let _ = (next, line);
+    }
 }
 
 /// Where a function sits on the bus.
@@ -83,6 +115,8 @@ pub struct PciBus {
     address: u32,
     host_bridge: HostBridge,
     functions: BTreeMap<PciSlot, Box<dyn PciFunction>>,
+    /// Who decodes which memory.
+    ranges: Vec<(PciSlot, MemoryRange)>,
 }
 
 impl PciBus {
@@ -91,7 +125,7 @@ impl PciBus {
 
     /// A bus with nothing but the host bridge.
     pub fn new() -> Self {
-        Self { address: 0, host_bridge: HostBridge::new(), functions: BTreeMap::new() }
+        Self { address: 0, host_bridge: HostBridge::new(), functions: BTreeMap::new(), ranges: Vec::new() }
     }
 
     /// Puts `function` on the bus.
@@ -133,7 +167,10 @@ impl PciBus {
     }
 
     fn read_data(&mut self, port: u16, size: u8) -> u32 {
-        let Some((slot, offset)) = self.target(port) else { return u32::MAX };
+        self.target(port).map_or(u32::MAX, |(slot, offset)| self.read_config(slot, offset, size))
+    }
+
+    fn read_config(&mut self, slot: PciSlot, offset: u16, size: u8) -> u32 {
         let multi_function = self.has_more_functions(slot);
         let Some(function) = self.function(slot) else { return u32::MAX };
         let value = function.config_read(offset, size);
@@ -151,10 +188,15 @@ impl PciBus {
     }
 
     fn write_data(&mut self, port: u16, size: u8, value: u32) {
-        if let Some((slot, offset)) = self.target(port)
-            && let Some(function) = self.function(slot)
-        {
+        if let Some((slot, offset)) = self.target(port) {
+            self.write_config(slot, offset, size, value);
+        }
+    }
+
+    fn write_config(&mut self, slot: PciSlot, offset: u16, size: u8, value: u32) {
+        if let Some(function) = self.function(slot) {
             function.config_write(offset, size, value);
+            self.find_ranges();
         }
     }
 }
@@ -182,6 +224,7 @@ impl Device for PciBus {
         self.address = 0;
         self.host_bridge.reset();
         self.functions.values_mut().for_each(|function| function.reset());
+        self.find_ranges();
     }
 
     fn port_read(&mut self, _now: VmTime, port: u16, size: u8) -> u32 {

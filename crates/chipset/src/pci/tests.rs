@@ -135,3 +135,65 @@ fn survives_random_use() {
 fn survives_damaged_states() {
     survive_damaged_states(PciBus::new, PciBus::PORTS, PciBus::state, PciBus::set_state);
 }
+
+/// Decodes a page, and remembers its last byte.
+struct Memory(u8);
+
+impl PciFunction for Memory {
+    fn reset(&mut self) {}
+
+    fn config_read(&mut self, _offset: u16, _size: u8) -> u32 {
+        self.0.into()
+    }
+
+    fn config_write(&mut self, _offset: u16, _size: u8, value: u32) {
+        self.0 = value as u8;
+    }
+
+    fn memory(&self) -> Vec<MemoryRange> {
+        let on = self.0 & 1 != 0;
+        on.then_some(MemoryRange { bar: 2, start: 0xd000_0000, len: 0x1000 }).into_iter().collect()
+    }
+
+    fn memory_read(&mut self, bar: u8, offset: u64, data: &mut [u8]) {
+        data.fill(bar + offset as u8);
+    }
+
+    fn memory_write(&mut self, _bar: u8, _offset: u64, data: &[u8]) {
+        self.0 = data[0];
+    }
+}
+
+#[test]
+fn ecam_reaches_all_registers_by_every_width() {
+    let mut bus = PciBus::new();
+    bus.insert(slot(3, 1), Box::new(Echo)).unwrap();
+    let at = ECAM_BASE + (3 << 15) + (1 << 12);
+    let read = |bus: &mut PciBus, at, len| {
+        let mut data = vec![0; len];
+        assert!(bus.memory_read(at, &mut data));
+        data
+    };
+    assert_eq!(read(&mut bus, ECAM_BASE, 4), [0x86, 0x80, 0x37, 0x12]);
+    assert_eq!(read(&mut bus, at + 0x41, 1), [0x41]);
+    assert_eq!(read(&mut bus, at + 0x43, 8), [0x43, 0x44, 0x45, 0x46, 0x47, 0x48, 0x49, 0x4a]);
+    assert_eq!(read(&mut bus, at + 0xf02, 2), [2, 3]);
+    assert_eq!(read(&mut bus, ECAM_BASE + 0x8000, 4), [0xff; 4]);
+    assert!(bus.memory_write(at + 3, &[0; 8]));
+    assert!(!bus.memory_read(ECAM_BASE + ECAM_SIZE, &mut [0; 4]));
+    assert!(!bus.memory_write(ECAM_BASE - 4, &[0; 4]));
+}
+
+#[test]
+fn bars_are_decoded_as_they_are_configured() {
+    let mut bus = PciBus::new();
+    bus.insert(slot(1, 0), Box::new(Memory(0))).unwrap();
+    let mut data = [0; 2];
+    assert!(!bus.memory_read(0xd000_0010, &mut data));
+    select(&mut bus, 8, 4);
+    bus.port_write(VmTime::ZERO, 0xcfc, 2, 1);
+    assert!(bus.memory_read(0xd000_0010, &mut data));
+    assert_eq!(data, [0x12; 2]);
+    assert!(!bus.memory_read(0xd000_0fff, &mut data), "not all of it is decoded");
+    assert!(bus.memory_write(0xd000_0000, &[3]));
+}

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use chipset::acpi::AcpiBlob;
 use engine::{Platform, Signal};
-use memory::RamLayout;
+use memory::{GuestMemory, RamLayout};
 use x86::GuestPhysAddr;
 
 use crate::board::{Board, BoardConfig};
@@ -41,6 +41,8 @@ impl Bench {
             ram: RamLayout::new(2 * MIB),
             firmware_tables,
             consoles: Consoles::default(),
+            virtio: Vec::new(),
+            memory: GuestMemory::new(2 * MIB).unwrap(),
             wall_clock: 0,
             ticks: ticks.clone(),
         })

@@ -1,85 +1,163 @@
-//! `--disk`: an image behind the guest's disk controller.
+//! `--disk`: an image behind a virtio block device.
 
-use std::path::PathBuf;
 use std::str::FromStr;
 
-use crate::exit::Failure;
+use machine::Transport;
+use storage::{DiskFormat, DiskOptions};
 
-/// How a disk image is laid out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DiskFormat {
-    /// Sector after sector.
-    Raw,
-    /// QEMU's copy-on-write format.
-    Qcow2,
-}
+use super::memory::MemorySize;
 
-/// One disk: `FILE[,format=raw|qcow2][,readonly]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// How the option is written.
+pub const SYNTAX: &str = "FILE[,format=raw|qcow2|vmdk|auto][,readonly][,overlay][,serial=TEXT][,queues=N]\
+    [,bus=pci|mmio][,iops=N][,bps=SIZE]";
+
+/// Bytes of a serial number.
+const SERIAL: usize = 20;
+
+/// One disk. A comma in the file's name is written twice.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Disk {
-    /// The image.
-    pub path: PathBuf,
-    /// Its format; found out from the file when absent.
-    pub format: Option<DiskFormat>,
-    /// The guest may not write.
-    pub read_only: bool,
+    /// The image and how to open it.
+    pub options: DiskOptions,
+    /// The serial number that the guest sees.
+    pub serial: String,
+    /// Number of queues; one for each processor, up to four, when absent.
+    pub queues: Option<u16>,
+    /// Where the device is.
+    pub transport: Transport,
 }
 
 /// Why a disk is refused.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DiskError {
     /// No file before the first comma.
-    #[error("the file is missing: write FILE[,format=raw|qcow2][,readonly]")]
+    #[error("the file is missing: write {SYNTAX}")]
     NoFile,
     /// A format that nobody knows.
-    #[error("'{0}' is not a disk format; raw and qcow2 are")]
+    #[error("'{0}' is not a disk format; raw, qcow2, vmdk and auto are")]
     Format(String),
     /// A property that nobody knows.
-    #[error("a disk has no property '{0}'; format and readonly are the two")]
+    #[error("a disk has no property '{0}': write {SYNTAX}")]
     Property(String),
+    /// A property with a value that it cannot have.
+    #[error("'{value}' is not possible for {property}: give {expected}")]
+    Value {
+        /// The property.
+        property: &'static str,
+        /// What was given.
+        value: String,
+        /// What it can be.
+        expected: &'static str,
+    },
 }
 
 impl FromStr for Disk {
     type Err = DiskError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let mut parts = text.split(',');
+        let mut parts = parts(text).into_iter();
         let path = parts.next().unwrap_or_default();
         if path.is_empty() {
             return Err(DiskError::NoFile);
         }
-        let mut disk = Self { path: path.into(), format: None, read_only: false };
-        for part in parts {
-            match part.split_once('=') {
-                None if part == "readonly" => disk.read_only = true,
-                Some(("format", "raw")) => disk.format = Some(DiskFormat::Raw),
-                Some(("format", "qcow2")) => disk.format = Some(DiskFormat::Qcow2),
-                Some(("format", other)) => return Err(DiskError::Format(other.to_owned())),
-                _ => return Err(DiskError::Property(part.to_owned())),
-            }
-        }
+        let mut disk = Self::default();
+        disk.options.path = path.into();
+        parts.try_for_each(|part| disk.set(&part))?;
         Ok(disk)
     }
 }
 
+/// The parts between commas; two commas are one that does not separate.
+fn parts(text: &str) -> Vec<String> {
+    let mut parts = vec![String::new()];
+    let mut letters = text.chars().peekable();
+    while let Some(letter) = letters.next() {
+        if letter == ',' && letters.next_if_eq(&',').is_none() {
+            parts.push(String::new());
+        } else if let Some(part) = parts.last_mut() {
+            part.push(letter);
+        }
+    }
+    parts
+}
+
 impl Disk {
-    /// Refuses what this release cannot do: no disk controller is built yet.
-    pub fn require_supported(disks: &[Self]) -> Result<(), Failure> {
-        if disks.is_empty() { Ok(()) } else { Err(Failure::not_yet("--disk")) }
+    fn set(&mut self, part: &str) -> Result<(), DiskError> {
+        let wrong = |property, value: &str, expected| DiskError::Value {
+            property,
+            value: value.to_owned(),
+            expected,
+        };
+        match part.split_once('=').unwrap_or((part, "")) {
+            ("readonly", "") if part == "readonly" => self.options.read_only = true,
+            ("overlay", "") if part == "overlay" => self.options.overlay = true,
+            ("format", "auto") => (self.options.format, self.options.detect) = (None, true),
+            ("format", value) => {
+                self.options.format = Some(format(value)?);
+                self.options.detect = false;
+            }
+            ("serial", value) if (1..=SERIAL).contains(&value.len()) => value.clone_into(&mut self.serial),
+            ("serial", value) => return Err(wrong("serial", value, "1 to 20 bytes")),
+            ("queues", value) => {
+                let possible = |queues: &u16| (1..=virtio::blk::MAX_QUEUES).contains(queues);
+                let queues = value.parse().ok().filter(possible);
+                self.queues = Some(queues.ok_or_else(|| wrong("queues", value, "1 to 32"))?);
+            }
+            ("bus", "pci") => self.transport = Transport::Pci,
+            ("bus", "mmio") => self.transport = Transport::Mmio,
+            ("bus", value) => return Err(wrong("bus", value, "pci or mmio")),
+            ("iops", value) => {
+                let limit = value.parse().ok().filter(|limit| *limit > 0);
+                let expected = "requests in a second, at least 1";
+                self.options.rate.operations = Some(limit.ok_or_else(|| wrong("iops", value, expected))?);
+            }
+            ("bps", value) => {
+                let limit = MemorySize::parse_bytes(value).filter(|limit| *limit > 0);
+                let expected = "bytes in a second, such as 10M";
+                self.options.rate.bytes = Some(limit.ok_or_else(|| wrong("bps", value, expected))?);
+            }
+            _ => return Err(DiskError::Property(part.to_owned())),
+        }
+        Ok(())
+    }
+}
+
+fn format(value: &str) -> Result<DiskFormat, DiskError> {
+    match value {
+        "raw" => Ok(DiskFormat::Raw),
+        "qcow2" => Ok(DiskFormat::Qcow2),
+        "vmdk" => Ok(DiskFormat::Vmdk),
+        other => Err(DiskError::Format(other.to_owned())),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::PathBuf;
 
     #[test]
     fn properties_follow_the_file() {
-        let disk: Disk = "a.img,readonly,format=qcow2".parse().unwrap();
-        assert_eq!(disk.path, PathBuf::from("a.img"));
-        assert_eq!(disk.format, Some(DiskFormat::Qcow2));
-        assert!(disk.read_only);
-        assert_eq!("b".parse::<Disk>().unwrap().format, None);
+        let disk: Disk =
+            "a.img,readonly,format=qcow2,serial=S1,queues=3,bus=mmio,iops=5,bps=2M".parse().unwrap();
+        assert_eq!(disk.options.path, PathBuf::from("a.img"));
+        assert_eq!(disk.options.format, Some(DiskFormat::Qcow2));
+        assert!(disk.options.read_only && !disk.options.overlay && !disk.options.detect);
+        assert_eq!((disk.serial.as_str(), disk.queues), ("S1", Some(3)));
+        assert_eq!(disk.transport, Transport::Mmio);
+        assert_eq!(disk.options.rate.operations, Some(5));
+        assert_eq!(disk.options.rate.bytes, Some(2 << 20));
+        let plain = "b".parse::<Disk>().unwrap();
+        assert_eq!((plain.options.format, plain.options.detect), (None, false));
+        let detected = "b,format=auto,overlay".parse::<Disk>().unwrap();
+        assert!(detected.options.detect && detected.options.overlay);
+    }
+
+    #[test]
+    fn commas_in_names_are_written_twice() {
+        let disk: Disk = "a,,b.img,readonly".parse().unwrap();
+        assert_eq!(disk.options.path, PathBuf::from("a,b.img"));
+        assert!(disk.options.read_only);
     }
 
     #[test]
@@ -90,5 +168,17 @@ mod tests {
         assert_eq!(",readonly".parse::<Disk>(), Err(DiskError::NoFile));
         assert_eq!("a,format=vdi".parse::<Disk>(), Err(vdi));
         assert_eq!("a,cache=none".parse::<Disk>(), Err(cache));
+        for bad in [
+            "a,readonly=1",
+            "a,serial=",
+            "a,queues=0",
+            "a,queues=33",
+            "a,bus=usb",
+            "a,iops=0",
+            "a,bps=x",
+            "a,",
+        ] {
+            assert!(bad.parse::<Disk>().is_err(), "{bad}");
+        }
     }
 }

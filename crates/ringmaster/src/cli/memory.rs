@@ -25,6 +25,13 @@ impl MemorySize {
     pub fn bytes(self) -> u64 {
         self.0
     }
+
+    /// Any number of bytes, with or without K, M or G.
+    pub(crate) fn parse_bytes(text: &str) -> Option<u64> {
+        let (digits, unit) = split_suffix(text);
+        let whole = digits.bytes().all(|byte| byte.is_ascii_digit());
+        digits.parse::<u64>().ok().filter(|_| whole)?.checked_mul(unit)
+    }
 }
 
 /// Why a size is refused.

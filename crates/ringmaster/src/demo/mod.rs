@@ -17,7 +17,7 @@ use crate::image::Image;
 use crate::output;
 use crate::packages::{Entry, PackageError, Request};
 use crate::run;
-use crate::vm::Guest;
+use crate::vm::{Devices, Guest};
 
 /// The Debian package of the kernel, and the file that we want out of it.
 pub const KERNEL: (&str, &str) = ("linux-image-cloud-amd64", "boot/vmlinuz-*");
@@ -59,7 +59,7 @@ pub fn perform(args: DemoArgs) -> Result<ExitStatus, Failure> {
         let cmdline = command_line(&args, terminal_size())?;
         debian(args.refresh, cmdline)?
     };
-    run::launch(guest, &args.execution)
+    run::launch(guest, &args.execution, Devices::default())
 }
 
 fn debian(refresh: bool, cmdline: String) -> Result<Guest, Failure> {

@@ -1,6 +1,7 @@
 //! Starting a machine: the one place where the command line meets it.
 
 mod console;
+mod disks;
 mod ending;
 mod stats;
 mod tracing;
@@ -13,6 +14,7 @@ use engine::{Engine, EngineKind, TraceWhat};
 use machine::{BootSource, Machine, MachineConfig, MachineError, MachineHandle, OwnedModule, Protocol};
 
 use crate::cli::console::Console;
+use crate::cli::disk::Disk;
 use crate::cli::memory::MemorySize;
 use crate::cli::options::{OnReset, StatsFormat};
 use crate::exit::{ExitStatus, Failure};
@@ -38,11 +40,20 @@ pub enum Guest {
     Embedded,
 }
 
+/// Devices that a machine has because the user asks for them.
+#[derive(Debug, Default, Clone)]
+pub struct Devices {
+    /// Its disks.
+    pub disks: Vec<Disk>,
+}
+
 /// Everything that is decided before a machine is built.
 #[derive(Debug, Clone)]
 pub struct VmRequest {
     /// What it starts with.
     pub guest: Guest,
+    /// The devices that it has besides those of every PC.
+    pub devices: Devices,
     /// Who executes it.
     pub engine: EngineKind,
     /// Number of processors.
@@ -65,7 +76,9 @@ pub struct VmRequest {
 pub fn launch(request: VmRequest) -> Result<ExitStatus, Failure> {
     let engine = engine_of(request.engine)?;
     let ending = Arc::new(Ending::default());
+    let (disks, slots) = disks::Disks::open(&request.devices.disks, request.cpus)?;
     let config = MachineConfig {
+        virtio: slots,
         cpus: u32::from(request.cpus),
         on_reset: match request.on_reset {
             OnReset::Reboot => machine::OnReset::Reboot,
@@ -83,6 +96,8 @@ pub fn launch(request: VmRequest) -> Result<ExitStatus, Failure> {
     if let Some(format) = request.stats {
         stats::report(&machine.stats(), format);
     }
+    drop(machine);
+    disks.close()?;
     ending.status(outcome)
 }
 
@@ -112,7 +127,9 @@ fn failure(error: MachineError) -> Failure {
     use boot::BootError as Boot;
     use memory::MemoryError;
     let status = match &error {
-        MachineError::Processors { .. } | MachineError::Memory(MemoryError::BadSize(_)) => ExitStatus::Usage,
+        MachineError::Processors { .. }
+        | MachineError::Slots { .. }
+        | MachineError::Memory(MemoryError::BadSize(_)) => ExitStatus::Usage,
         MachineError::Engine(_) | MachineError::Memory(_) => ExitStatus::HostLacks,
         MachineError::Boot(
             Boot::OutsideMemory { .. }
@@ -124,6 +141,7 @@ fn failure(error: MachineError) -> Failure {
             | Boot::CmdlineNul,
         ) => ExitStatus::Usage,
         MachineError::Boot(_) => ExitStatus::InvalidImage,
+        MachineError::Virtio(_) => ExitStatus::HostLacks,
         MachineError::Firmware(_) => ExitStatus::Internal,
     };
     Failure::new(status, "the machine cannot be started").because(error)

@@ -42,7 +42,6 @@ fn bad_usage_is_status_2() {
 #[test]
 fn options_of_later_releases_are_refused_plainly() {
     let cases: &[&[&str]] = &[
-        &["run", "--disk", "disk.img"],
         &["run", "--kernel", "k", "--net", "user"],
         &["run", "--kernel", "k", "--net", "tap=tap0"],
         &["run", "--kernel", "k", "--cpus", "2"],
