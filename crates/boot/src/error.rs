@@ -41,6 +41,15 @@ pub enum BootError {
     /// The 64-bit protocol was asked for and is not there.
     #[error("the kernel has no 64-bit entry: boot it by the 32-bit protocol")]
     No64BitEntry,
+    /// The kernel inside a bzImage was to be entered and cannot be.
+    #[error("the kernel inside the bzImage cannot be entered directly: boot it by its own unpacker")]
+    NotDirect,
+    /// The PVH entry of a bzImage's kernel was asked for and is not there.
+    #[error("the kernel inside the bzImage has no PVH entry: boot it by another protocol")]
+    NoPvhEntry,
+    /// The payload of a bzImage cannot be unpacked.
+    #[error(transparent)]
+    Payload(Box<PayloadError>),
     /// An impossible value in a header.
     #[error("the kernel's header is damaged ({field} is {value:#x}): fetch the file again")]
     BadHeader {
@@ -138,6 +147,15 @@ pub enum BootError {
     /// Guest memory refused.
     #[error(transparent)]
     Memory(#[from] MemoryError),
+}
+
+impl From<PayloadError> for BootError {
+    fn from(error: PayloadError) -> Self {
+        match error {
+            PayloadError::Image(error) => error,
+            other => Self::Payload(Box::new(other)),
+        }
+    }
 }
 
 /// Why a bzImage's payload cannot be unpacked.

@@ -18,7 +18,8 @@ const PAYLOAD_LIMIT: usize = 1 << 20;
 pub fn loaders(memory: &GuestMemory, file: &[u8]) {
     let kind = detect(file).ok();
     let modules = [Module { data: file, string: "first" }, Module { data: b"second", string: "" }];
-    for protocol in [Protocol::Auto, Protocol::Bits32, Protocol::Bits64] {
+    let protocols = [Protocol::Auto, Protocol::Direct, Protocol::Pvh, Protocol::Bits32, Protocol::Bits64];
+    for protocol in protocols {
         let request = BootRequest {
             kernel: file,
             modules: &modules,

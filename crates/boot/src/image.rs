@@ -56,7 +56,7 @@ pub(crate) fn load_segments(
 }
 
 /// Writes `len` zero bytes.
-fn zero(memory: &GuestMemory, start: u64, len: u64) -> Result<(), BootError> {
+pub(crate) fn zero(memory: &GuestMemory, start: u64, len: u64) -> Result<(), BootError> {
     static CHUNK: [u8; 0x1_0000] = [0; 0x1_0000];
     let mut done = 0;
     while done < len {

@@ -18,12 +18,17 @@ pub struct Module<'a> {
     pub string: &'a str,
 }
 
-/// By which of Linux's entries a bzImage is started.
+/// By which of its entries a bzImage is started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Protocol {
-    /// 64-bit where the kernel offers it.
+    /// [`Protocol::Direct`] where that is possible, else the 64-bit entry where
+    /// the kernel offers it, else the 32-bit entry.
     #[default]
     Auto,
+    /// The ELF entry of the kernel inside, unpacked natively.
+    Direct,
+    /// The PVH entry of the kernel inside, unpacked natively.
+    Pvh,
     /// The 32-bit entry.
     Bits32,
     /// The 64-bit entry.
@@ -43,6 +48,9 @@ pub struct BootRequest<'a> {
     pub protocol: Protocol,
     /// Where the ACPI tables start, for the kernel's convenience.
     pub acpi_rsdp: Option<GuestPhysAddr>,
+    /// Whether guest memory is untouched since it was made: what is zero in
+    /// the kernel need not be written then.
+    pub memory_is_zero: bool,
     /// Ranges of the memory map besides RAM and the PC's fixed ones.
     pub reserved: &'a [E820Entry],
 }

@@ -8,7 +8,7 @@ use x86::cpuid::{CpuidResult, HostCpuid};
 
 use crate::clock::TickSource;
 
-/// How long the counter is compared with the system's clock.
+/// How long at least the counter is compared with the system's clock.
 const CALIBRATION: Duration = Duration::from_millis(10);
 /// A frequency that the processor states is believed if it is within one in
 /// this many of what is measured.
@@ -105,9 +105,20 @@ fn stated_tsc_hz(host: &dyn HostCpuid) -> Option<u64> {
     (khz != 0).then_some(u64::from(khz) * 1000)
 }
 
+/// The first pair of clock and counter of this process.
+static START: OnceLock<(Instant, u64)> = OnceLock::new();
+
+/// Begins to compare the counter with the system's clock, which takes a few
+/// milliseconds: what is done until a machine is built counts towards them.
+pub fn begin_calibration() {
+    START.get_or_init(simultaneous);
+}
+
 fn measure_tsc() -> u64 {
-    let (start_at, start) = simultaneous();
-    std::thread::sleep(CALIBRATION);
+    let (start_at, start) = *START.get_or_init(simultaneous);
+    if let Some(rest) = CALIBRATION.checked_sub(start_at.elapsed()) {
+        std::thread::sleep(rest);
+    }
     let (end_at, end) = simultaneous();
     let nanos = end_at.duration_since(start_at).as_nanos().max(1);
     let ticks = u128::from(end.saturating_sub(start));

@@ -48,6 +48,6 @@ pub use clock::TickSource;
 pub use config::{BootSource, Consoles, MachineConfig, OnReset, OwnedModule, no_sink};
 pub use error::MachineError;
 pub use handle::MachineHandle;
-pub use host::HostProcessor;
+pub use host::{HostProcessor, begin_calibration};
 pub use machine::{Machine, Outcome};
 pub use virtio_slots::{MAX_MMIO_DEVICES, MAX_PCI_DEVICES, Transport, VirtioSlot};

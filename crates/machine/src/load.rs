@@ -51,16 +51,12 @@ impl Loader {
         matches!(self.boot, BootSource::Firmware(_)).then_some(&self.tables)
     }
 
-    /// Loads everything and leaves the board as the kernel or the firmware
-    /// expects it; the state in which the boot processor starts.
-    pub(crate) fn load(&self, memory: &GuestMemory, board: &Board) -> Result<CpuState, MachineError> {
+    /// Loads everything; the state in which the boot processor starts, but for
+    /// what [`Loader::set_up`] adds. `memory_is_zero` if nothing has run yet.
+    pub(crate) fn load(&self, memory: &GuestMemory, memory_is_zero: bool) -> Result<CpuState, MachineError> {
         memory.write(self.tables_at, &self.tables.bytes)?;
         match &self.boot {
-            BootSource::Firmware(image) => {
-                let mut state = load_firmware(memory, image)?;
-                identify(&mut state, &board.cpuid);
-                Ok(state)
-            }
+            BootSource::Firmware(image) => Ok(load_firmware(memory, image)?),
             BootSource::Kernel { image, modules, cmdline, protocol } => {
                 let modules: Vec<_> = modules
                     .iter()
@@ -74,12 +70,21 @@ impl Loader {
                         cmdline,
                         protocol: *protocol,
                         acpi_rsdp: Some(GuestPhysAddr(self.tables.rsdp_address)),
+                        memory_is_zero,
                         reserved: NOTHING_ELSE,
                     },
                 )?;
-                board.bios_setup();
                 Ok(entry.state)
             }
+        }
+    }
+
+    /// Leaves the board, and the processor's identity, as the kernel or the
+    /// firmware expects them.
+    pub(crate) fn set_up(&self, board: &Board, state: &mut CpuState) {
+        match &self.boot {
+            BootSource::Firmware(_) => identify(state, &board.cpuid),
+            BootSource::Kernel { .. } => board.bios_setup(),
         }
     }
 }

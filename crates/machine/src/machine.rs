@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 use std::thread;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use engine::{Engine, Platform, Signal, Stop, Vcpu, VcpuConfig, VcpuStats};
 use memory::GuestMemory;
+use x86::CpuState;
 
 use crate::board::{Board, BoardConfig};
 use crate::config::{MachineConfig, OnReset};
@@ -42,6 +43,7 @@ pub struct Machine {
     loader: Loader,
     vcpu: Box<dyn Vcpu>,
     on_reset: OnReset,
+    entered: Option<Instant>,
 }
 
 impl Machine {
@@ -55,6 +57,9 @@ impl Machine {
         let memory = guest_memory(config.memory, &config.boot)?;
         let mmio = virtio_slots::describe(&config.virtio);
         let loader = Loader::new(config.boot, memory.layout(), config.cpus, mmio);
+        // Before the board, which needs the clock: it is compared meanwhile.
+        host::begin_calibration();
+        let state = loader.load(&memory, true)?;
         let board = Arc::new(Board::build(BoardConfig {
             cpus: config.cpus,
             ram: memory.layout(),
@@ -72,8 +77,8 @@ impl Machine {
             signals: board.signals(BOOT),
             trace: config.trace,
         })?;
-        let mut machine = Self { board, memory, loader, vcpu, on_reset: config.on_reset };
-        machine.load()?;
+        let mut machine = Self { board, memory, loader, vcpu, on_reset: config.on_reset, entered: None };
+        machine.enter(state);
         Ok(machine)
     }
 
@@ -85,6 +90,11 @@ impl Machine {
     /// What the vCPUs have counted.
     pub fn stats(&self) -> Vec<VcpuStats> {
         vec![self.vcpu.stats()]
+    }
+
+    /// When the first guest instruction was executed, if one was.
+    pub fn entered(&self) -> Option<Instant> {
+        self.entered
     }
 
     /// Runs the machine until it ends. The calling thread is the vCPU's; time
@@ -108,6 +118,7 @@ impl Machine {
             if let Some(outcome) = self.attend() {
                 return outcome;
             }
+            self.entered.get_or_insert_with(Instant::now);
             match self.vcpu.run(self.board.as_ref()) {
                 Stop::Kicked => {}
                 Stop::HaltedForGood => self.board.wait_for_more_than_interrupts(),
@@ -135,7 +146,7 @@ impl Machine {
             Some(Request::Reset) if self.on_reset == OnReset::Exit => return Some(Outcome::Reset),
             Some(Request::Reset) => {
                 board.reset();
-                if let Err(error) = self.load() {
+                if let Err(error) = self.load_again() {
                     return Some(Outcome::Failed(format!("the machine cannot start again: {error}")));
                 }
             }
@@ -145,11 +156,16 @@ impl Machine {
         None
     }
 
-    fn load(&mut self) -> Result<(), MachineError> {
-        let state = self.loader.load(&self.memory, &self.board)?;
+    fn load_again(&mut self) -> Result<(), MachineError> {
+        let state = self.loader.load(&self.memory, false)?;
+        self.enter(state);
+        Ok(())
+    }
+
+    fn enter(&mut self, mut state: CpuState) {
+        self.loader.set_up(&self.board, &mut state);
         self.vcpu.set_state(&state);
         self.board.tsc_adjusted(BOOT, state.msrs.tsc_adjust);
-        Ok(())
     }
 }
 

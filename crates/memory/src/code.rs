@@ -32,8 +32,12 @@ pub struct CodePages {
 impl CodePages {
     /// A tracker for `len` bytes of the machine that has this `epoch`.
     pub(crate) fn new(len: u64, epoch: Arc<AtomicU64>) -> Self {
-        let pages = len.div_ceil(PAGE_SIZE);
-        Self { pages: (0..pages).map(|_| Page::default()).collect(), epoch }
+        let pages = usize::try_from(len.div_ceil(PAGE_SIZE)).unwrap_or(0);
+        // Zeroed by the host as they are touched: large guests start as fast
+        // as small ones.
+        let pages = Box::<[Page]>::new_zeroed_slice(pages);
+        // SAFETY: a `Page` is two atomic integers, for which zero is a value.
+        Self { pages: unsafe { pages.assume_init() }, epoch }
     }
 
     fn page(&self, offset: u64) -> Option<&Page> {

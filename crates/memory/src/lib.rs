@@ -12,10 +12,12 @@
 #![allow(unsafe_code)]
 
 mod code;
+mod huge;
 mod layout;
 mod ram;
 mod walk;
 
 pub use code::{CodePages, GRANULE};
+pub use huge::{HUGE_PAGE, NoMemory, zeroed_buffer};
 pub use layout::{HIGH_RAM_START, LOW_RAM_END, MAX_RAM, MIN_RAM, RamLayout};
 pub use ram::{GuestMemory, HostPage, MemoryError};

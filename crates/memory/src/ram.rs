@@ -8,6 +8,7 @@ use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap};
 use x86::{GuestPhysAddr, PAGE_SIZE};
 
+use crate::huge::prefer_huge_pages;
 use crate::{CodePages, MAX_RAM, MIN_RAM, RamLayout};
 
 /// Why guest memory could not be made or reached.
@@ -232,6 +233,8 @@ fn map(
         .with_mmap_flags(libc::MAP_ANONYMOUS | libc::MAP_PRIVATE | libc::MAP_NORESERVE)
         .build()
         .map_err(|source| refused(Some(Box::new(source))))?;
+    // SAFETY: the mapping was made a moment ago and is nobody else's yet.
+    prefer_huge_pages(unsafe { std::slice::from_raw_parts_mut(mapping.as_ptr(), size) });
     GuestRegionMmap::new(mapping, GuestAddress(start.0)).ok_or_else(|| refused(None))
 }
 

@@ -4,8 +4,12 @@
 //! and not too much of it; what it is, the boot crate finds out.
 
 use std::fs::{File, Metadata};
-use std::io::Read;
+use std::io::{self, Read};
+use std::num::NonZero;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 
 use crate::cli::memory::MemorySize;
 use crate::exit::Failure;
@@ -15,6 +19,11 @@ const MAX_LOADED: u64 = 4 << 30;
 
 /// Firmware ends at 4 GiB and must leave room for the devices below it.
 pub const MAX_FIRMWARE: u64 = 16 << 20;
+
+/// How much one thread reads at a time.
+const SHARE: usize = 2 << 20;
+/// More threads than this only wait for memory.
+const MAX_THREADS: usize = 4;
 
 /// A file that was read whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,12 +54,12 @@ pub fn read(what: &str, path: &Path, limit: u64, holder: &str) -> Result<Image, 
     if known > limit {
         return Err(too_large());
     }
-    let mut bytes = Vec::new();
-    let room = usize::try_from(known).unwrap_or(usize::MAX);
-    bytes
-        .try_reserve_exact(room)
-        .map_err(|error| Failure::host_lacks(format!("no memory for the {what} {name}")).because(error))?;
-    file.take(limit + 1).read_to_end(&mut bytes).map_err(fail)?;
+    let mut bytes = usize::try_from(known).map_err(|_| too_large()).and_then(|known| {
+        let none = format!("no memory for the {what} {name}");
+        memory::zeroed_buffer(known).map_err(|error| Failure::host_lacks(none).because(error))
+    })?;
+    if known > 0 { read_whole(&file, &mut bytes) } else { read_to_end(file, limit, &mut bytes) }
+        .map_err(fail)?;
     if bytes.len() as u64 > limit {
         return Err(too_large());
     }
@@ -58,6 +67,34 @@ pub fn read(what: &str, path: &Path, limit: u64, holder: &str) -> Result<Image, 
         return Err(Failure::image(format!("the {what} {name} is empty")));
     }
     Ok(Image { name, bytes })
+}
+
+/// Fills `bytes` from the start of `file`, on several threads: a large kernel
+/// is there sooner.
+fn read_whole(file: &File, bytes: &mut [u8]) -> io::Result<()> {
+    let threads = bytes.len().div_ceil(SHARE).min(thread::available_parallelism().map_or(1, NonZero::get));
+    let shares = Mutex::new(bytes.chunks_mut(SHARE).zip((0_u64..).step_by(SHARE)));
+    let next = || shares.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let failure = Mutex::new(Ok(()));
+    let work = || {
+        while let Some((share, offset)) = next() {
+            if let Err(error) = file.read_exact_at(share, offset) {
+                *failure.lock().unwrap_or_else(PoisonError::into_inner) = Err(error);
+            }
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 1..threads.min(MAX_THREADS) {
+            // A host that refuses a thread leaves the work to this one.
+            let _ = thread::Builder::new().name("read".to_owned()).spawn_scoped(scope, work);
+        }
+        work();
+    });
+    failure.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn read_to_end(file: File, limit: u64, bytes: &mut Vec<u8>) -> io::Result<()> {
+    file.take(limit + 1).read_to_end(bytes).map(|_| ())
 }
 
 /// Pipes and devices do not tell their length.
@@ -95,5 +132,15 @@ mod tests {
         fs::write(file.path(), b"1234567890").unwrap();
         let image = read("kernel", file.path(), 10, "a test").unwrap();
         assert_eq!(image.bytes, b"1234567890");
+    }
+
+    #[test]
+    fn large_files_are_read_whole() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for len in [SHARE - 1, SHARE, 3 * SHARE + 77] {
+            let bytes: Vec<u8> = (0..len).map(|i| (i >> 3) as u8 ^ (i >> 17) as u8).collect();
+            fs::write(file.path(), &bytes).unwrap();
+            assert!(read("kernel", file.path(), 1 << 30, "a test").unwrap().bytes == bytes, "{len}");
+        }
     }
 }

@@ -11,6 +11,7 @@
 //! No module below `vm` knows the command line, and no module here knows how a
 //! guest runs: everything that starts a machine goes through [`vm::launch`].
 
+pub mod began;
 pub mod check;
 pub mod cli;
 pub mod demo;
@@ -33,6 +34,7 @@ use exit::{ExitStatus, Failure};
 /// Runs the process: parses the command line, does what it says, prints the
 /// failure if there is one, and gives the status to exit with.
 pub fn main() -> ExitStatus {
+    began::now();
     terminal::restore_on_panic();
     let outcome = panic::catch_unwind(|| dispatch(std::env::args_os()));
     terminal::raw::restore();

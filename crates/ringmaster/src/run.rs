@@ -8,6 +8,7 @@ use crate::check::host::Host;
 use crate::cli::disk::Disk;
 use crate::cli::net::Net;
 use crate::cli::options::ExecutionArgs;
+use crate::cli::protocol::BootProtocol;
 use crate::cli::seconds::Seconds;
 use crate::engines;
 use crate::exit::{ExitStatus, Failure};
@@ -28,6 +29,16 @@ pub struct RunArgs {
     /// The kernel's command line
     #[arg(long, value_name = "STR", requires = "kernel", conflicts_with = "firmware", default_value = "")]
     pub cmdline: String,
+    /// By which of its entries a bzImage is started
+    #[arg(
+        long,
+        value_enum,
+        value_name = "HOW",
+        requires = "kernel",
+        conflicts_with = "firmware",
+        default_value = "auto"
+    )]
+    pub boot_protocol: BootProtocol,
     /// Firmware to start at the reset vector
     #[arg(long, value_name = "FILE")]
     pub firmware: Option<PathBuf>,
@@ -44,6 +55,7 @@ pub struct RunArgs {
 
 /// Reads the guest's files and runs it.
 pub fn perform(args: RunArgs) -> Result<ExitStatus, Failure> {
+    machine::begin_calibration();
     args.net.require_supported()?;
     args.execution.require_supported()?;
     let guest = read_guest(&args)?;
@@ -66,6 +78,7 @@ fn read_guest(args: &RunArgs) -> Result<Guest, Failure> {
             .map(|path| image::read_for_guest("initrd", path, memory))
             .collect::<Result<_, _>>()?,
         cmdline: args.cmdline.clone(),
+        protocol: args.boot_protocol.into(),
     })
 }
 
@@ -91,7 +104,7 @@ pub fn launch(guest: Guest, execution: &ExecutionArgs, devices: Devices) -> Resu
 
 /// More memory than the host has would only be found out much later.
 fn require_memory(execution: &ExecutionArgs) -> Result<(), Failure> {
-    match Host::read().memory {
+    match Host::memory() {
         Some(bytes) if execution.memory.bytes() > bytes => Err(Failure::host_lacks(format!(
             "the guest is to have {} of memory, but this host has {} MiB",
             execution.memory,

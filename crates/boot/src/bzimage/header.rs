@@ -20,6 +20,9 @@ const SECTOR: u64 = 512;
 
 /// `loadflags`: the kernel loads at 1 MiB or above.
 pub(crate) const LOADED_HIGH: u8 = 1 << 0;
+/// `loadflags`: the unpacker tells the kernel to lay out its virtual memory at
+/// random.
+pub(crate) const KASLR_FLAG: u8 = 1 << 1;
 /// `xloadflags`: there is a 64-bit entry at 0x200.
 pub(crate) const XLF_KERNEL_64: u16 = 1 << 0;
 /// `xloadflags`: initrd and other data may lie above 4 GiB.

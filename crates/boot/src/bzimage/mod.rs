@@ -1,6 +1,7 @@
 //! Linux bzImage by the 64-bit and the 32-bit boot protocol (Linux
-//! `Documentation/x86/boot.rst`).
+//! `Documentation/x86/boot.rst`), and past its unpacker.
 
+mod direct;
 mod header;
 mod zero_page;
 
@@ -9,15 +10,17 @@ use std::ops::Range;
 use memory::GuestMemory;
 use x86::{CpuState, Gpr, GuestPhysAddr};
 
+use direct::Direct;
 pub(crate) use header::{BzImage, is_bzimage};
-use header::{XLF_CAN_BE_LOADED_ABOVE_4G, XLF_KERNEL_64};
+use header::{KASLR_FLAG, SetupHeader, XLF_CAN_BE_LOADED_ABOVE_4G, XLF_KERNEL_64};
 
 use crate::e820::E820Entry;
+use crate::elf::ElfKernel;
 use crate::image::{check_cmdline, write_string};
 use crate::layout::{CMDLINE, FOUR_GIB, INFO, ONE_MIB};
 use crate::modules::Initrd;
 use crate::places::Places;
-use crate::{BootError, BootRequest, Entry, KernelKind, Protocol, cpu};
+use crate::{BootError, BootRequest, Entry, KernelKind, Protocol, cpu, payload, pvh};
 
 /// The 64-bit entry, from the start of the protected-mode part.
 const ENTRY_64: u64 = 0x200;
@@ -32,20 +35,105 @@ pub(crate) fn load(
     map: &[E820Entry],
     image: &BzImage<'_>,
 ) -> Result<Entry, BootError> {
-    let wide = image.enters_64bit(request.protocol)?;
     check_cmdline(request.cmdline, image.header.cmdline_size.get().into())?;
+    match request.protocol {
+        Protocol::Pvh => load_pvh(memory, request, map, image),
+        Protocol::Auto | Protocol::Direct => {
+            let loaded = load_direct(memory, request, map, image)?;
+            match (loaded, request.protocol) {
+                (Some(entry), _) => Ok(entry),
+                (None, Protocol::Direct) => Err(BootError::NotDirect),
+                (None, _) => load_packed(memory, request, map, image),
+            }
+        }
+        Protocol::Bits32 | Protocol::Bits64 => load_packed(memory, request, map, image),
+    }
+}
+
+/// The kernel unpacks itself.
+fn load_packed(
+    memory: &GuestMemory,
+    request: &BootRequest<'_>,
+    map: &[E820Entry],
+    image: &BzImage<'_>,
+) -> Result<Entry, BootError> {
+    let wide = image.enters_64bit(request.protocol)?;
     let mut places = Places::new(map);
     let start = image.place(&mut places)?;
     let initrd = Initrd::place(request.modules, &mut places, &image.initrd_windows(wide))?;
     memory.write(GuestPhysAddr(start), image.code)?;
-    if let Some(initrd) = &initrd {
+    hand_over(memory, request, map, initrd.as_ref(), &setup_header(image, start, 0))?;
+    let state = entry_state(memory, start, wide)?;
+    let [minor, major] = image.header.version.get().to_le_bytes();
+    let bits = if wide { 64 } else { 32 };
+    let entry = state.rip;
+    let summary = image.summary(&format!("boot protocol {major}.{minor:02}, {bits}-bit entry at {entry:#x}"));
+    Ok(Entry { state, kind: KernelKind::BzImage, summary })
+}
+
+/// The kernel inside, if it can be entered directly; nothing is written
+/// otherwise.
+fn load_direct(
+    memory: &GuestMemory,
+    request: &BootRequest<'_>,
+    map: &[E820Entry],
+    image: &BzImage<'_>,
+) -> Result<Option<Entry>, BootError> {
+    let Some(direct) = Direct::find(image, memory)? else { return Ok(None) };
+    let mut places = Places::new(map);
+    let start = image.header.pref_address.get();
+    if !direct.place(&mut places, start, image.runtime_len()) {
+        return Ok(None);
+    }
+    let initrd = Initrd::place(request.modules, &mut places, &image.initrd_windows(direct.wide()))?;
+    direct.write(memory, request)?;
+    let randomize = direct.wide() && !request.cmdline.split_ascii_whitespace().any(|word| word == "nokaslr");
+    let flags = if randomize { KASLR_FLAG } else { 0 };
+    hand_over(memory, request, map, initrd.as_ref(), &setup_header(image, start, flags))?;
+    let state = direct.entry_state(memory)?;
+    let bits = if direct.wide() { 64 } else { 32 };
+    let (format, entry) = (direct.format(), state.rip);
+    let summary = image.summary(&format!("{format} payload unpacked, {bits}-bit ELF entry at {entry:#x}"));
+    Ok(Some(Entry { state, kind: KernelKind::BzImage, summary }))
+}
+
+/// The kernel inside, by its PVH entry.
+fn load_pvh(
+    memory: &GuestMemory,
+    request: &BootRequest<'_>,
+    map: &[E820Entry],
+    image: &BzImage<'_>,
+) -> Result<Entry, BootError> {
+    let limit = usize::try_from(memory.size()).unwrap_or(usize::MAX);
+    let unpacked = payload::find_in(image)?.unpack(limit)?;
+    let kernel = ElfKernel::parse(&unpacked)?;
+    let entry = kernel.pvh_entry.ok_or(BootError::NoPvhEntry)?;
+    let loaded = pvh::load(memory, request, map, &kernel, entry)?;
+    let summary = image.summary(&loaded.summary);
+    Ok(Entry { kind: KernelKind::BzImage, summary, ..loaded })
+}
+
+/// What the kernel finds besides itself: initrd, command line, zero page.
+fn hand_over(
+    memory: &GuestMemory,
+    request: &BootRequest<'_>,
+    map: &[E820Entry],
+    initrd: Option<&Initrd>,
+    header: &SetupHeader,
+) -> Result<(), BootError> {
+    if let Some(initrd) = initrd {
         initrd.write(memory, request.modules)?;
     }
     write_string(memory, CMDLINE.start, request.cmdline)?;
-    zero_page::write(memory, &image.header, request, map, start, initrd.as_ref())?;
-    let state = entry_state(memory, start, wide)?;
-    let summary = image.summary(state.rip, wide);
-    Ok(Entry { state, kind: KernelKind::BzImage, summary })
+    zero_page::write(memory, header, request, map, initrd)
+}
+
+/// The header as the zero page of a kernel at `start` begins with it.
+fn setup_header(image: &BzImage<'_>, start: u64, flags: u8) -> SetupHeader {
+    let mut header = image.header.clone();
+    header.code32_start = (start as u32).into();
+    header.loadflags = header.loadflags & !KASLR_FLAG | flags;
+    header
 }
 
 fn entry_state(memory: &GuestMemory, start: u64, wide: bool) -> Result<CpuState, BootError> {
@@ -66,7 +154,7 @@ impl BzImage<'_> {
             && self.header.xloadflags.get() & XLF_KERNEL_64 != 0
             && self.code.len() as u64 > ENTRY_64;
         match protocol {
-            Protocol::Auto => Ok(offered),
+            Protocol::Auto | Protocol::Direct | Protocol::Pvh => Ok(offered),
             Protocol::Bits32 => Ok(false),
             Protocol::Bits64 if offered => Ok(true),
             Protocol::Bits64 => Err(BootError::No64BitEntry),
@@ -115,11 +203,8 @@ impl BzImage<'_> {
         windows.into_iter().flatten().collect()
     }
 
-    fn summary(&self, entry: u64, wide: bool) -> String {
-        let [minor, major] = self.header.version.get().to_le_bytes();
-        let bits = if wide { 64 } else { 32 };
-        let release = self.release.unwrap_or("of unknown version");
-        format!("Linux {release}, boot protocol {major}.{minor:02}, {bits}-bit entry at {entry:#x}")
+    fn summary(&self, how: &str) -> String {
+        format!("Linux {}, {how}", self.release.unwrap_or("of unknown version"))
     }
 }
 

@@ -53,7 +53,6 @@ pub(super) fn write(
     header: &SetupHeader,
     request: &BootRequest<'_>,
     map: &[E820Entry],
-    kernel: u64,
     initrd: Option<&Initrd>,
 ) -> Result<(), BootError> {
     let (image, len) = extent(initrd);
@@ -62,7 +61,6 @@ pub(super) fn write(
     params.hdr.type_of_loader = LOADER_UNDEFINED;
     params.hdr.loadflags &= !REAL_MODE_FLAGS;
     params.hdr.vid_mode = VIDEO_NORMAL.into();
-    params.hdr.code32_start = low_half(kernel);
     params.hdr.ramdisk_image = low_half(image);
     params.hdr.ramdisk_size = low_half(len);
     params.ext_ramdisk_image = high_half(image);

@@ -1,13 +1,6 @@
-//! The two formats that are sequences of independent blocks: LZ4's legacy
-//! frame and lzop's file.
+//! lzop's file: a sequence of independent blocks.
 
 use std::io;
-
-/// `lz4 -l`: 0x184c2102.
-pub(super) const LZ4_MAGIC: [u8; 4] = [0x02, 0x21, 0x4c, 0x18];
-/// Blocks of the legacy frame unpack to this at most (lz4_Frame_format.md,
-/// "Legacy frame").
-const LZ4_BLOCK: usize = 8 << 20;
 
 /// lzop's magic, then version and library version.
 const LZOP_MAGIC_LEN: usize = 9;
@@ -22,39 +15,20 @@ fn short() -> io::Error {
 }
 
 /// Takes bytes off the front.
-struct Cursor<'a>(&'a [u8]);
+pub(super) struct Cursor<'a>(pub(super) &'a [u8]);
 
 impl<'a> Cursor<'a> {
-    fn take(&mut self, len: usize) -> io::Result<&'a [u8]> {
+    pub(super) fn take(&mut self, len: usize) -> io::Result<&'a [u8]> {
         let (taken, rest) = self.0.split_at_checked(len).ok_or_else(short)?;
         self.0 = rest;
         Ok(taken)
     }
 
-    fn array<const N: usize>(&mut self) -> io::Result<[u8; N]> {
+    pub(super) fn array<const N: usize>(&mut self) -> io::Result<[u8; N]> {
         let (taken, rest) = self.0.split_first_chunk::<N>().ok_or_else(short)?;
         self.0 = rest;
         Ok(*taken)
     }
-}
-
-/// Unpacks a legacy LZ4 frame; stops soon after `limit` bytes.
-pub(super) fn lz4(data: &[u8], limit: usize) -> io::Result<Vec<u8>> {
-    let mut cursor = Cursor(data);
-    cursor.take(LZ4_MAGIC.len())?;
-    let mut unpacked = Vec::new();
-    let mut block = vec![0; LZ4_BLOCK];
-    while !cursor.0.is_empty() && unpacked.len() <= limit {
-        let size = cursor.array()?;
-        // Frames may follow each other.
-        if size == LZ4_MAGIC {
-            continue;
-        }
-        let packed = cursor.take(u32::from_le_bytes(size) as usize)?;
-        let len = lz4_flex::block::decompress_into(packed, &mut block).map_err(io::Error::other)?;
-        unpacked.extend_from_slice(block.get(..len).unwrap_or_default());
-    }
-    Ok(unpacked)
 }
 
 /// Unpacks an lzop file; stops soon after `limit` bytes.

@@ -4,9 +4,13 @@
 //! it, as Linux's build appends them.
 
 mod blocks;
+mod lz4;
 
 use std::fmt;
 use std::io::{self, Read};
+use std::sync::{Mutex, PoisonError};
+
+use memory::zeroed_buffer;
 
 use crate::PayloadError;
 use crate::bzimage::BzImage;
@@ -15,6 +19,8 @@ use crate::image::bytes;
 /// The largest dictionary that a payload may ask for: twice that of the
 /// hungriest, `zstd --ultra -22`.
 const MAX_DICTIONARY: u64 = 256 << 20;
+/// How much is unpacked at a time.
+const PIECE: usize = 256 << 10;
 
 /// How a payload is packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +46,7 @@ impl Compression {
         (&[0x5d, 0x00, 0x00], Self::Lzma),
         (&[0xfd, b'7', b'z', b'X', b'Z', 0], Self::Xz),
         (&[0x89, b'L', b'Z', b'O', 0, 0x0d, 0x0a, 0x1a, 0x0a], Self::Lzo),
-        (&blocks::LZ4_MAGIC, Self::Lz4),
+        (&lz4::MAGIC, Self::Lz4),
         (&[0x28, 0xb5, 0x2f, 0xfd], Self::Zstd),
         (b"\x7fELF", Self::None),
     ];
@@ -81,7 +87,11 @@ pub struct Payload<'a> {
 /// # Errors
 /// If the file is no bzImage, or its header leads nowhere.
 pub fn find(kernel: &[u8]) -> Result<Payload<'_>, PayloadError> {
-    let image = BzImage::parse(kernel)?;
+    find_in(&BzImage::parse(kernel)?)
+}
+
+/// The same in a bzImage that has been taken apart.
+pub(crate) fn find_in<'a>(image: &BzImage<'a>) -> Result<Payload<'a>, PayloadError> {
     if !image.speaks(2, 8) || image.header.payload_length.get() == 0 {
         return Err(PayloadError::NotDescribed);
     }
@@ -106,58 +116,109 @@ pub fn unpack(kernel: &[u8], limit: usize) -> Result<Vec<u8>, PayloadError> {
     find(kernel)?.unpack(limit)
 }
 
+/// Takes unpacked bytes with their offset: pieces in any order, from several
+/// threads, each byte once.
+pub(crate) type Sink<'a> = dyn Fn(u64, &[u8]) -> io::Result<()> + Sync + 'a;
+
 impl Payload<'_> {
     /// Unpacks to at most `limit` bytes.
     ///
     /// # Errors
     /// If the payload is damaged, or larger.
     pub fn unpack(&self, limit: usize) -> Result<Vec<u8>, PayloadError> {
+        let expected = self.unpacked_len.map_or(0, |len| len as usize).min(limit);
+        let buffer = zeroed_buffer(expected).map_err(|error| PayloadError::Damaged {
+            format: self.format,
+            source: io::Error::new(io::ErrorKind::OutOfMemory, error),
+        })?;
+        let unpacked = Mutex::new(buffer);
+        self.unpack_to(limit, &|offset, bytes| {
+            let mut unpacked = unpacked.lock().unwrap_or_else(PoisonError::into_inner);
+            let start = usize::try_from(offset).map_err(io::Error::other)?;
+            let end = start.saturating_add(bytes.len());
+            if unpacked.len() < end {
+                unpacked.resize(end, 0);
+            }
+            unpacked.get_mut(start..end).unwrap_or_default().copy_from_slice(bytes);
+            Ok(())
+        })?;
+        Ok(unpacked.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Unpacks to `sink`, which gets at most a little more than `limit` bytes
+    /// before the error.
+    pub(crate) fn unpack_to(&self, limit: usize, sink: &Sink<'_>) -> Result<(), PayloadError> {
         if self.unpacked_len.is_some_and(|len| len as usize > limit) {
             return Err(PayloadError::TooLarge(limit));
         }
-        let damaged = |source| PayloadError::Damaged { format: self.format, source };
-        let unpacked = self.decompress(limit).map_err(damaged)?;
-        let have = unpacked.len();
-        if have > limit {
+        let have = match self.format {
+            Compression::Lz4 => lz4::unpack(self.data, limit, sink),
+            _ => self.reader(limit).and_then(|reader| pour(reader, limit, sink)),
+        };
+        let have = have.map_err(|source| PayloadError::Damaged { format: self.format, source })?;
+        if have > limit as u64 {
             return Err(PayloadError::TooLarge(limit));
         }
         match self.unpacked_len {
-            Some(need) if need as usize != have => {
-                Err(PayloadError::WrongSize { need: need.into(), have: have as u64 })
-            }
-            _ => Ok(unpacked),
+            Some(need) if u64::from(need) != have => Err(PayloadError::WrongSize { need: need.into(), have }),
+            _ => Ok(()),
         }
     }
 
-    /// May return a little more than `limit` bytes, to show that there are more.
-    fn decompress(&self, limit: usize) -> io::Result<Vec<u8>> {
+    /// The first bytes, `len` of them if there are as many.
+    pub(crate) fn head(&self, len: usize) -> Result<Vec<u8>, PayloadError> {
+        let head = match self.format {
+            Compression::Lz4 => lz4::head(self.data, len),
+            _ => self.reader(len).and_then(|reader| {
+                let mut head = Vec::new();
+                reader.take(len as u64).read_to_end(&mut head)?;
+                Ok(head)
+            }),
+        };
+        head.map_err(|source| PayloadError::Damaged { format: self.format, source })
+    }
+
+    /// The formats that are read from front to end; `limit` bounds what is
+    /// unpacked ahead.
+    fn reader(&self, limit: usize) -> io::Result<Box<dyn Read + '_>> {
         let memory_kib = (MAX_DICTIONARY >> 10) as u32;
-        match self.format {
-            Compression::Gzip => read_up_to(flate2::read::GzDecoder::new(self.data), limit),
-            Compression::Bzip2 => read_up_to(bzip2::read::BzDecoder::new(self.data), limit),
+        Ok(match self.format {
+            Compression::Gzip => Box::new(flate2::read::GzDecoder::new(self.data)),
+            Compression::Bzip2 => Box::new(bzip2::read::BzDecoder::new(self.data)),
             Compression::Lzma => {
-                let reader = lzma_rust2::LzmaReader::new_mem_limit(self.data, memory_kib, None)?;
-                read_up_to(reader, limit)
+                Box::new(lzma_rust2::LzmaReader::new_mem_limit(self.data, memory_kib, None)?)
             }
-            Compression::Xz => {
-                read_up_to(lzma_rust2::XzReader::new_mem_limit(self.data, false, memory_kib), limit)
-            }
-            Compression::Zstd => {
-                let decoder =
-                    ruzstd::decoding::StreamingDecoder::new_with_max_window_size(self.data, MAX_DICTIONARY);
-                read_up_to(decoder.map_err(io::Error::other)?, limit)
-            }
-            Compression::Lz4 => blocks::lz4(self.data, limit),
-            Compression::Lzo => blocks::lzo(self.data, limit),
-            Compression::None => read_up_to(self.data, limit),
-        }
+            Compression::Xz => Box::new(lzma_rust2::XzReader::new_mem_limit(self.data, false, memory_kib)),
+            Compression::Zstd => Box::new(
+                ruzstd::decoding::StreamingDecoder::new_with_max_window_size(self.data, MAX_DICTIONARY)
+                    .map_err(io::Error::other)?,
+            ),
+            Compression::Lzo => Box::new(io::Cursor::new(blocks::lzo(self.data, limit)?)),
+            Compression::Lz4 | Compression::None => Box::new(self.data),
+        })
     }
 }
 
-fn read_up_to(reader: impl Read, limit: usize) -> io::Result<Vec<u8>> {
-    let mut unpacked = Vec::new();
-    reader.take((limit as u64).saturating_add(1)).read_to_end(&mut unpacked)?;
-    Ok(unpacked)
+/// Hands a reader's bytes to `sink`, up to the first piece that goes beyond
+/// `limit`; how many there were.
+fn pour(mut reader: impl Read, limit: usize, sink: &Sink<'_>) -> io::Result<u64> {
+    let mut piece = vec![0; PIECE];
+    let mut done = 0;
+    while done <= limit as u64 {
+        let mut filled = 0;
+        while let Some(room) = piece.get_mut(filled..).filter(|room| !room.is_empty()) {
+            match reader.read(room)? {
+                0 => break,
+                count => filled += count,
+            }
+        }
+        if filled == 0 {
+            break;
+        }
+        sink(done, piece.get(..filled).unwrap_or_default())?;
+        done += filled as u64;
+    }
+    Ok(done)
 }
 
 #[cfg(test)]

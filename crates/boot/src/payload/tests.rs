@@ -25,7 +25,7 @@ fn lzop(data: &[u8]) -> Vec<u8> {
 }
 
 fn lz4_legacy(data: &[u8]) -> Vec<u8> {
-    let mut file = blocks::LZ4_MAGIC.to_vec();
+    let mut file = lz4::MAGIC.to_vec();
     for block in data.chunks(8 << 20) {
         let packed = lz4_flex::block::compress(block);
         file.extend_from_slice(&(packed.len() as u32).to_le_bytes());

@@ -291,5 +291,6 @@ fn what_cannot_be_built_is_refused() {
     assert!(matches!(build(1, 4095, firmware()), Some(MachineError::Memory(_))));
     assert!(matches!(build(1, 2 * MIB, BootSource::Firmware(vec![0; 5])), Some(MachineError::Boot(_))));
     assert!(matches!(build(1, 2 * MIB, kernel(vec![1; 5])), Some(MachineError::Boot(_))));
+    assert!(build(1, 2 * MIB, firmware()).is_none());
     assert!(matches!(build(1, 2 * MIB, firmware()), Some(MachineError::Engine(_))), "the script is played");
 }

@@ -39,6 +39,11 @@ impl Host {
         Self::parse(&cpuinfo, &meminfo)
     }
 
+    /// RAM in bytes, if that can be read: the one fact that every run needs.
+    pub fn memory() -> Option<u64> {
+        meminfo_bytes(&fs::read_to_string("/proc/meminfo").unwrap_or_default(), "MemTotal")
+    }
+
     fn parse(cpuinfo: &str, meminfo: &str) -> Self {
         let field = |name| cpuinfo_field(cpuinfo, name);
         let flags: Vec<&str> = field("flags").unwrap_or_default().split(' ').collect();

@@ -11,6 +11,7 @@ pub mod harness;
 pub mod memory;
 pub mod net;
 pub mod options;
+pub mod protocol;
 pub mod seconds;
 
 use std::ffi::OsString;

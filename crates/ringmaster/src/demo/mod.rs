@@ -7,6 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use clap::Args;
+use machine::Protocol;
 use rustix::stdio::stdout;
 use rustix::termios::tcgetwinsize;
 
@@ -52,6 +53,7 @@ pub struct DemoArgs {
 
 /// Fetches what is needed and boots it.
 pub fn perform(args: DemoArgs) -> Result<ExitStatus, Failure> {
+    machine::begin_calibration();
     args.execution.require_supported()?;
     let guest = if args.embedded {
         Guest::Embedded
@@ -80,6 +82,7 @@ fn debian(refresh: bool, cmdline: String) -> Result<Guest, Failure> {
         kernel: read(kernel)?,
         initrds: vec![Image { name: "the demo's initramfs".to_owned(), bytes: initramfs }],
         cmdline,
+        protocol: Protocol::Auto,
     })
 }
 

@@ -13,6 +13,7 @@ use std::time::Duration;
 use engine::{Engine, EngineKind, TraceWhat};
 use machine::{BootSource, Machine, MachineConfig, MachineError, MachineHandle, OwnedModule, Protocol};
 
+use crate::began;
 use crate::cli::console::Console;
 use crate::cli::disk::Disk;
 use crate::cli::memory::MemorySize;
@@ -33,6 +34,8 @@ pub enum Guest {
         initrds: Vec<Image>,
         /// The kernel's command line.
         cmdline: String,
+        /// By which of its entries a bzImage is started.
+        protocol: Protocol,
     },
     /// Firmware, started at the reset vector.
     Firmware(Image),
@@ -94,7 +97,7 @@ pub fn launch(request: VmRequest) -> Result<ExitStatus, Failure> {
     let outcome = ending.with_timeout(request.timeout, || machine.run());
     drop(terminal);
     if let Some(format) = request.stats {
-        stats::report(&machine.stats(), format);
+        stats::report(&machine.stats(), machine.entered().map(began::until), format);
     }
     drop(machine);
     disks.close()?;
@@ -110,15 +113,19 @@ fn engine_of(kind: EngineKind) -> Result<Box<dyn Engine>, Failure> {
 }
 
 fn boot_source(guest: Guest) -> BootSource {
-    let kernel =
-        |image, modules, cmdline| BootSource::Kernel { image, modules, cmdline, protocol: Protocol::Auto };
     match guest {
-        Guest::Kernel { kernel: image, initrds, cmdline } => {
+        Guest::Kernel { kernel, initrds, cmdline, protocol } => {
             let module = |image: Image| OwnedModule { data: image.bytes, string: image.name };
-            kernel(image.bytes, initrds.into_iter().map(module).collect(), cmdline)
+            let modules = initrds.into_iter().map(module).collect();
+            BootSource::Kernel { image: kernel.bytes, modules, cmdline, protocol }
         }
         Guest::Firmware(image) => BootSource::Firmware(image.bytes),
-        Guest::Embedded => kernel(embedded_guest::IMAGE.to_vec(), Vec::new(), String::new()),
+        Guest::Embedded => BootSource::Kernel {
+            image: embedded_guest::IMAGE.to_vec(),
+            modules: Vec::new(),
+            cmdline: String::new(),
+            protocol: Protocol::Auto,
+        },
     }
 }
 
@@ -138,7 +145,9 @@ fn failure(error: MachineError) -> Failure {
             | Boot::TooManyModules { .. }
             | Boot::ModuleStringsTooLong { .. }
             | Boot::CmdlineTooLong { .. }
-            | Boot::CmdlineNul,
+            | Boot::CmdlineNul
+            | Boot::NotDirect
+            | Boot::NoPvhEntry,
         ) => ExitStatus::Usage,
         MachineError::Boot(_) => ExitStatus::InvalidImage,
         MachineError::Virtio(_) => ExitStatus::HostLacks,

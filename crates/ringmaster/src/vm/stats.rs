@@ -1,6 +1,7 @@
 //! `--stats`: what the vCPUs have counted, on standard error.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use engine::{Callout, VcpuStats};
 use serde_json::{Map, Value, json};
@@ -8,12 +9,17 @@ use serde_json::{Map, Value, json};
 use crate::cli::options::StatsFormat;
 use crate::output;
 
-/// Writes the statistics of all vCPUs.
-pub(super) fn report(vcpus: &[VcpuStats], format: StatsFormat) {
+/// Writes the statistics of all vCPUs, and how long it was from the beginning
+/// of the process to the first guest instruction.
+pub(super) fn report(vcpus: &[VcpuStats], start: Option<Duration>, format: StatsFormat) {
+    if let (StatsFormat::Text, Some(start)) = (format, start) {
+        let milliseconds = start.as_secs_f64() * 1e3;
+        output::note(format_args!("first guest instruction {milliseconds:.1} ms after the process began"));
+    }
     for (index, stats) in vcpus.iter().enumerate() {
         match format {
             StatsFormat::Text => output::note(text(index, stats)),
-            StatsFormat::Json => output::record(json(index, stats)),
+            StatsFormat::Json => output::record(json(index, stats, start)),
         }
     }
 }
@@ -35,13 +41,14 @@ fn text(index: usize, stats: &VcpuStats) -> String {
     text
 }
 
-fn json(index: usize, stats: &VcpuStats) -> Value {
+fn json(index: usize, stats: &VcpuStats, start: Option<Duration>) -> Value {
     let callouts: Map<String, Value> = Callout::ALL
         .into_iter()
         .map(|(why, name)| (name.to_owned(), stats.callouts[why as usize].into()))
         .collect();
     json!({
         "vcpu": index,
+        "start_seconds": start.map(|start| start.as_secs_f64()),
         "instructions": stats.instructions,
         "busy_seconds": stats.busy.as_secs_f64(),
         "halted_seconds": stats.halted.as_secs_f64(),
@@ -52,8 +59,6 @@ fn json(index: usize, stats: &VcpuStats) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
@@ -63,7 +68,8 @@ mod tests {
         stats.count(Callout::Mmio);
         let text = text(0, &stats);
         assert!(text.contains("(50.0 million a second)") && text.ends_with(", mmio 1"), "{text}");
-        let json = json(0, &stats);
+        let json = json(0, &stats, Some(Duration::from_millis(12)));
+        assert_eq!(json["start_seconds"], 0.012);
         assert_eq!(json["mips"], 50.0);
         assert_eq!(json["callouts"]["mmio"], 1);
         assert_eq!(json["callouts"]["halt"], 0);

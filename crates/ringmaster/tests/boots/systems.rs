@@ -29,6 +29,8 @@ pub(crate) fn tests() -> Vec<Trial> {
         needing("debian_amd64_boots_to_its_shell", &AMD64, |debian| to_shell(debian, "x86_64")),
         needing("debian_i386_boots_to_its_shell", &I386, |debian| to_shell(debian, "i686")),
         needing("debian_amd64_boots_by_pvh", &AMD64, by_pvh),
+        needing("debian_amd64_unpacks_itself", &AMD64, |debian| by_protocol(debian, "linux64")),
+        needing("debian_i386_unpacks_itself", &I386, |debian| by_protocol(debian, "linux32")),
         needing("several_initrds_are_joined", &AMD64, several_initrds),
         needing("seabios_reaches_its_boot_menu", &SEABIOS, |bios| seabios(bios)),
     ]
@@ -58,6 +60,15 @@ fn by_pvh(debian: &Debian) -> Result<(), Failed> {
     let path = scratch("vmlinux-amd64");
     fs::write(&path, kernel)?;
     let mut run = Run::start(debian.run_kernel(&path, "true"))?;
+    run.wait_for("ringmaster: user space reached")?;
+    run.finish_with(0)
+}
+
+/// The way of firmware and boot loaders, which the direct entry cuts short.
+fn by_protocol(debian: &Debian, protocol: &str) -> Result<(), Failed> {
+    let mut args = debian.run("true");
+    args.extend(["--boot-protocol", protocol].map(str::to_owned));
+    let mut run = Run::start(args)?;
     run.wait_for("ringmaster: user space reached")?;
     run.finish_with(0)
 }
