@@ -16,6 +16,6 @@ mod vcpu;
 
 pub use platform::{Hypercall, MsrFault, Platform};
 pub use signals::{Kick, Signal, VcpuSignals};
-pub use stats::{Callout, VcpuStats};
+pub use stats::{Callout, TranslationStats, VcpuStats};
 pub use trace::{TraceEvent, TraceSink, TraceWhat};
 pub use vcpu::{Capabilities, Engine, EngineError, EngineKind, Mode, Stop, Vcpu, VcpuConfig};

@@ -45,10 +45,43 @@ impl Callout {
     ];
 }
 
+/// What a translator counts besides.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct TranslationStats {
+    /// Blocks made.
+    pub blocks_made: u64,
+    /// Bytes of guest code in them.
+    pub guest_bytes: u64,
+    /// Bytes of host code in them.
+    pub host_bytes: u64,
+    /// Blocks executed, if they were counted.
+    pub blocks_run: Option<u64>,
+    /// Misses of the first level of the TLB that the second served.
+    pub tlb_refills: u64,
+    /// How often translated code was left, by reason.
+    pub exits: Vec<(&'static str, u64)>,
+    /// Instructions that blocks left to the interpreter, by mnemonic, most
+    /// frequent first.
+    pub interpreted: Vec<(String, u64)>,
+}
+
+impl TranslationStats {
+    /// The share of executed blocks that another block led to without leaving
+    /// translated code, if they were counted.
+    pub fn chained_share(&self) -> Option<f64> {
+        let run = self.blocks_run.filter(|&run| run > 0)?;
+        let branches = ["link", "indirect"];
+        let left: u64 =
+            self.exits.iter().filter(|(why, _)| branches.contains(why)).map(|(_, count)| count).sum();
+        Some(1.0 - left.min(run) as f64 / run as f64)
+    }
+}
+
 /// Counters of one vCPU.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct VcpuStats {
-    /// Guest instructions executed.
+    /// Guest instructions executed; a translator counts those alone that it
+    /// leaves to the interpreter.
     pub instructions: u64,
     /// Time spent running guest code, halts left out.
     pub busy: Duration,
@@ -56,6 +89,8 @@ pub struct VcpuStats {
     pub halted: Duration,
     /// Callouts, indexed by [`Callout`].
     pub callouts: [u64; Callout::ALL.len()],
+    /// A translator's own counters.
+    pub translation: Option<TranslationStats>,
 }
 
 impl VcpuStats {

@@ -8,7 +8,7 @@ use std::ptr::NonNull;
 use std::time::Instant;
 
 use engine::{Callout, EngineError, EngineKind, Platform, Signal, Stop, VcpuConfig, VcpuStats};
-use iced_x86::Instruction;
+use iced_x86::{Instruction, Mnemonic};
 use memory::HostPage;
 use x86::cpuid::CpuidModel;
 use x86::paging::{Access, AccessKind};
@@ -27,6 +27,8 @@ use crate::{fpu, ops, step, string, system, vcpu, vector};
 /// An instruction in the form that the interpreter executes.
 pub struct SlowInsn {
     insn: Insn,
+    /// Which instruction it is.
+    pub mnemonic: Mnemonic,
     /// Whether what follows it must be looked up anew: it may jump, change the
     /// mode or let an interrupt in.
     pub ends_block: bool,
@@ -253,13 +255,14 @@ impl SlowPath {
         vcpu::after_break(&mut self.cpu, Break::Fault)
     }
 
-    /// Decodes the first instruction of `bytes`, in the current code size.
-    pub fn decode(&mut self, bytes: &[u8]) -> Option<SlowInsn> {
+    /// Decodes the first instruction of `bytes`, in the current code size;
+    /// `mnemonic` says which one it is.
+    pub fn decode(&mut self, bytes: &[u8], mnemonic: Mnemonic) -> Option<SlowInsn> {
         if self.blocks.decoder.arena.nearly_full() {
             return None;
         }
         match self.blocks.decoder.decode(bytes, self.cpu.code_size, &self.cpu.cpuid) {
-            Decoded::Insn(insn, flow) => Some(SlowInsn { insn, ends_block: flow == Flow::End }),
+            Decoded::Insn(insn, flow) => Some(SlowInsn { insn, mnemonic, ends_block: flow == Flow::End }),
             Decoded::MoreBytes => None,
         }
     }

@@ -5,14 +5,64 @@
 //! write into a marked granule advances the version, and whoever finds another
 //! version than the one it remembers decodes anew.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use vm_memory::bitmap::{Bitmap, RefSlice, WithBitmapSlice};
-use x86::PAGE_SIZE;
+use x86::{GuestPhysAddr, PAGE_SIZE};
 
 /// Bytes that one bit stands for.
 pub const GRANULE: u64 = 64;
+
+/// Hits that are remembered.
+const REMEMBERED: usize = 1024;
+
+/// A write that hit code.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CodeHit {
+    /// The page that was written.
+    pub page: GuestPhysAddr,
+    /// The pieces with code that were written, a bit for each
+    /// [`GRANULE`] bytes.
+    pub granules: u64,
+}
+
+/// The latest hits of a machine, for engines that want to know where they were.
+#[derive(Debug)]
+pub(crate) struct CodeLog {
+    /// How many there have been.
+    epoch: AtomicU64,
+    recent: Mutex<Box<[CodeHit; REMEMBERED]>>,
+}
+
+impl Default for CodeLog {
+    fn default() -> Self {
+        Self { epoch: AtomicU64::new(0), recent: Mutex::new(Box::new([CodeHit::default(); REMEMBERED])) }
+    }
+}
+
+impl CodeLog {
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    fn note(&self, hit: CodeHit) {
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = self.epoch.load(Ordering::Relaxed);
+        recent[number as usize % REMEMBERED] = hit;
+        self.epoch.store(number + 1, Ordering::Release);
+    }
+
+    /// The hits from number `since` on, and the number of the next; no hits at
+    /// all if they are no longer known.
+    pub(crate) fn since(&self, since: u64) -> (Option<Vec<CodeHit>>, u64) {
+        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.epoch.load(Ordering::Relaxed);
+        let known = now - since <= REMEMBERED as u64;
+        let hits = known.then(|| (since..now).map(|number| recent[number as usize % REMEMBERED]).collect());
+        (hits, now)
+    }
+}
 
 #[derive(Debug, Default)]
 struct Page {
@@ -24,20 +74,21 @@ struct Page {
 /// The tracker for one region of memory; offsets count from its start.
 #[derive(Debug, Default)]
 pub struct CodePages {
+    start: GuestPhysAddr,
     pages: Box<[Page]>,
-    /// Advances with every version of any page of any region of the machine.
-    epoch: Arc<AtomicU64>,
+    log: Arc<CodeLog>,
 }
 
 impl CodePages {
-    /// A tracker for `len` bytes of the machine that has this `epoch`.
-    pub(crate) fn new(len: u64, epoch: Arc<AtomicU64>) -> Self {
+    /// A tracker for `len` bytes from `start` of the machine that has this
+    /// `log`.
+    pub(crate) fn new(start: GuestPhysAddr, len: u64, log: Arc<CodeLog>) -> Self {
         let pages = usize::try_from(len.div_ceil(PAGE_SIZE)).unwrap_or(0);
         // Zeroed by the host as they are touched: large guests start as fast
         // as small ones.
         let pages = Box::<[Page]>::new_zeroed_slice(pages);
         // SAFETY: a `Page` is two atomic integers, for which zero is a value.
-        Self { pages: unsafe { pages.assume_init() }, epoch }
+        Self { start, pages: unsafe { pages.assume_init() }, log }
     }
 
     fn page(&self, offset: u64) -> Option<&Page> {
@@ -76,11 +127,12 @@ impl CodePages {
         while at < end {
             let Some(page) = self.page(at) else { break };
             let next = (at / PAGE_SIZE + 1) * PAGE_SIZE;
-            let code = page.granules.load(Ordering::Acquire);
-            if code & granule_mask(at, end.min(next) - at) != 0 {
-                page.granules.store(0, Ordering::Release);
+            let written = granule_mask(at, end.min(next) - at);
+            if page.granules.load(Ordering::Acquire) & written != 0 {
+                let granules = page.granules.fetch_and(!written, Ordering::AcqRel) & written;
                 page.version.fetch_add(1, Ordering::AcqRel);
-                self.epoch.fetch_add(1, Ordering::AcqRel);
+                let page = self.start.wrapping_add(at).page();
+                self.log.note(CodeHit { page, granules });
                 hit = true;
             }
             at = next;
@@ -91,7 +143,7 @@ impl CodePages {
 
 /// The bits of the granules that `len` bytes at `offset` touch, within the
 /// page of `offset`.
-fn granule_mask(offset: u64, len: u64) -> u64 {
+pub fn granule_mask(offset: u64, len: u64) -> u64 {
     if len == 0 {
         return 0;
     }
@@ -126,7 +178,7 @@ mod tests {
 
     #[test]
     fn only_writes_into_code_advance_the_version() {
-        let code = CodePages::new(0x4000, Arc::default());
+        let code = CodePages::new(GuestPhysAddr(0), 0x4000, Arc::default());
         code.mark(0x1040, 0x50);
         assert!(!code.written(0x1000, 0x40));
         assert!(!code.written(0x10c0, 0x40));
@@ -134,12 +186,27 @@ mod tests {
         assert_eq!(code.version(0x1000), 0);
         assert!(code.written(0x108f, 1));
         assert_eq!(code.version(0x1fff), 1);
-        assert!(!code.holds_code(0x1000));
+        assert!(code.covers(0x1040, 1) && !code.covers(0x1080, 64), "only what was written is gone");
+    }
+
+    #[test]
+    fn hits_are_told_until_there_are_too_many() {
+        let log = Arc::<CodeLog>::default();
+        let code = CodePages::new(GuestPhysAddr(0x10_0000), 0x4000, Arc::clone(&log));
+        code.mark(0x1040, 0x50);
+        code.written(0x1000, 0x1000);
+        let hit = CodeHit { page: GuestPhysAddr(0x10_1000), granules: 0b110 };
+        assert_eq!(log.since(0), (Some(vec![hit]), 1));
+        for _ in 0..REMEMBERED {
+            code.mark(0, 1);
+            code.written(0, 1);
+        }
+        assert_eq!(log.since(0), (None, REMEMBERED as u64 + 1));
     }
 
     #[test]
     fn a_write_over_many_pages_reaches_each() {
-        let code = CodePages::new(0x4000, Arc::default());
+        let code = CodePages::new(GuestPhysAddr(0), 0x4000, Arc::default());
         for page in 0..4 {
             code.mark(page * 0x1000 + 0xfc0, 0x40);
         }
@@ -149,7 +216,7 @@ mod tests {
 
     #[test]
     fn offsets_beyond_the_end_are_ignored() {
-        let code = CodePages::new(0x1000, Arc::default());
+        let code = CodePages::new(GuestPhysAddr(0), 0x1000, Arc::default());
         code.mark(0x1000, 8);
         assert!(!code.written(u64::MAX - 3, 8));
     }

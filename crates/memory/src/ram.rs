@@ -2,14 +2,14 @@
 
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap};
 use x86::{GuestPhysAddr, PAGE_SIZE};
 
+use crate::code::CodeLog;
 use crate::huge::prefer_huge_pages;
-use crate::{CodePages, MAX_RAM, MIN_RAM, RamLayout};
+use crate::{CodeHit, CodePages, MAX_RAM, MIN_RAM, RamLayout};
 
 /// Why guest memory could not be made or reached.
 #[derive(Debug, thiserror::Error)]
@@ -75,7 +75,7 @@ pub struct GuestMemory {
     ram: GuestMemoryMmap<CodePages>,
     /// RAM first, then ROM: at most a handful.
     regions: Arc<[Region]>,
-    code_epoch: Arc<AtomicU64>,
+    code_log: Arc<CodeLog>,
     size: u64,
 }
 
@@ -100,18 +100,18 @@ impl GuestMemory {
         let layout = RamLayout::new(size);
         let mut ram = Vec::new();
         let mut regions = Vec::new();
-        let code_epoch = Arc::<AtomicU64>::default();
+        let code_log = Arc::<CodeLog>::default();
         for (start, len) in layout.ranges() {
-            let mapped = map(start, len, &code_epoch)?;
+            let mapped = map(start, len, &code_log)?;
             regions.push(region(&mapped, true));
             ram.push(mapped);
         }
         for &(at, image) in roms {
-            regions.push(rom_region(layout, at, image, &code_epoch)?);
+            regions.push(rom_region(layout, at, image, &code_log)?);
         }
         let ram = GuestMemoryMmap::from_regions(ram)
             .map_err(|source| MemoryError::Map { size, source: Some(Box::new(source)) })?;
-        Ok(Self { ram, regions: regions.into(), code_epoch, size })
+        Ok(Self { ram, regions: regions.into(), code_log, size })
     }
 
     /// RAM in bytes.
@@ -199,7 +199,13 @@ impl GuestMemory {
     /// them do.
     #[inline]
     pub fn code_epoch(&self) -> u64 {
-        self.code_epoch.load(Ordering::Acquire)
+        self.code_log.epoch()
+    }
+
+    /// The writes that hit code since the epoch was `since`, and the epoch now;
+    /// no list if they are no longer known.
+    pub fn code_hits(&self, since: u64) -> (Option<Vec<CodeHit>>, u64) {
+        self.code_log.since(since)
     }
 
     /// The version of the code in the page of `at`; it advances when a write
@@ -223,12 +229,12 @@ impl GuestMemory {
 fn map(
     start: GuestPhysAddr,
     len: u64,
-    epoch: &Arc<AtomicU64>,
+    log: &Arc<CodeLog>,
 ) -> Result<GuestRegionMmap<CodePages>, MemoryError> {
     let refused =
         |source: Option<Box<dyn std::error::Error + Send + Sync>>| MemoryError::Map { size: len, source };
     let size = usize::try_from(len).map_err(|source| refused(Some(Box::new(source))))?;
-    let mapping = MmapRegionBuilder::new_with_bitmap(size, CodePages::new(len, Arc::clone(epoch)))
+    let mapping = MmapRegionBuilder::new_with_bitmap(size, CodePages::new(start, len, Arc::clone(log)))
         .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
         .with_mmap_flags(libc::MAP_ANONYMOUS | libc::MAP_PRIVATE | libc::MAP_NORESERVE)
         .build()
@@ -248,7 +254,7 @@ fn rom_region(
     ram: RamLayout,
     at: GuestPhysAddr,
     image: &[u8],
-    epoch: &Arc<AtomicU64>,
+    log: &Arc<CodeLog>,
 ) -> Result<Region, MemoryError> {
     let size = image.len() as u64;
     let bad = || MemoryError::BadRom { at, size };
@@ -257,7 +263,7 @@ fn rom_region(
     if overlaps || size == 0 || at.page_offset() != 0 || !size.is_multiple_of(PAGE_SIZE) {
         return Err(bad());
     }
-    let mapped = map(at, size, epoch)?;
+    let mapped = map(at, size, log)?;
     mapped.write_slice(image, vm_memory::MemoryRegionAddress(0)).map_err(|_| bad())?;
     Ok(region(&mapped, false))
 }

@@ -5,6 +5,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::ops::Range;
 
 use interpret::slow::SlowInsn;
+use memory::{CodeHit, granule_mask};
 
 use crate::cache::CodeCache;
 use crate::emit::Made;
@@ -78,14 +79,12 @@ pub(crate) struct Block {
     pub(crate) ways: Box<[Way]>,
     /// Ways of other blocks that lead here.
     incoming: Vec<(BlockId, u8)>,
-    /// The mapping was a large page's: links to other pages may hold.
-    pub(crate) large: bool,
     pub(crate) valid: bool,
 }
 
 impl Block {
     /// A block for `key`, whose code lies at `host`.
-    pub(crate) fn new(key: Key, made: Made, host: Range<usize>, large: bool) -> Self {
+    pub(crate) fn new(key: Key, made: Made, host: Range<usize>) -> Self {
         Self {
             key,
             guest_len: made.guest_len,
@@ -96,7 +95,6 @@ impl Block {
             slow: made.slow.into(),
             ways: made.ways.into(),
             incoming: Vec::new(),
-            large,
             valid: true,
         }
     }
@@ -113,6 +111,11 @@ impl Block {
     pub(crate) fn next_place(&self, place: u16) -> Option<u16> {
         let index = self.marks.partition_point(|mark| mark.guest <= place);
         self.marks.get(index).map(|mark| mark.guest)
+    }
+
+    /// The pieces of its page that its guest code lies in.
+    fn granules(&self) -> u64 {
+        granule_mask(self.key.gpa, self.guest_len.into())
     }
 
     /// The instruction at this place for the interpreter.
@@ -154,19 +157,13 @@ impl Hasher for KeyHasher {
 
 type Map<K, V> = HashMap<K, V, BuildHasherDefault<KeyHasher>>;
 
-/// A guest page with translated code.
-#[derive(Default)]
-struct CodePage {
-    version: u32,
-    blocks: Vec<BlockId>,
-}
-
 /// All blocks of one vCPU.
 #[derive(Default)]
 pub(crate) struct Blocks {
     all: Vec<Block>,
     by_key: Map<Key, BlockId>,
-    pages: Map<u64, CodePage>,
+    /// Blocks by the number of their guest page.
+    pages: Map<u64, Vec<BlockId>>,
     /// Links between pages, which hold as long as large mappings do.
     cross_links: Vec<(BlockId, u8)>,
     bytes: usize,
@@ -199,12 +196,10 @@ impl Blocks {
         (address < block.end).then_some((after - 1) as BlockId)
     }
 
-    /// Adds a block of a page whose code has this version.
-    pub(crate) fn add(&mut self, block: Block, version: u32) -> BlockId {
+    /// Adds a block.
+    pub(crate) fn add(&mut self, block: Block) -> BlockId {
         let id = self.all.len() as BlockId;
-        let page = self.pages.entry(block.key.gpa >> 12).or_default();
-        page.version = version;
-        page.blocks.push(id);
+        self.pages.entry(block.key.gpa >> 12).or_default().push(id);
         self.bytes += block.size() + size_of::<(Key, BlockId)>() * 2;
         self.by_key.insert(block.key, id);
         self.all.push(block);
@@ -238,23 +233,16 @@ impl Blocks {
         }
     }
 
-    /// Drops the blocks of every page whose code has changed, as `version`
-    /// tells; how many.
-    pub(crate) fn drop_stale(&mut self, cache: &CodeCache, version: impl Fn(u64) -> u32) -> u64 {
-        let stale: Vec<u64> = self
-            .pages
-            .iter()
-            .filter(|(page, code)| version(**page) != code.version)
-            .map(|(page, _)| *page)
-            .collect();
-        let mut dropped = 0;
-        for page in stale {
-            for id in self.pages.remove(&page).map(|page| page.blocks).unwrap_or_default() {
-                self.invalidate(cache, id);
-                dropped += 1;
-            }
-        }
-        dropped
+    /// Drops the blocks that a write has hit; how many.
+    pub(crate) fn drop_hit(&mut self, cache: &CodeCache, hit: CodeHit) -> u64 {
+        let Some(blocks) = self.pages.get_mut(&(hit.page.0 >> 12)) else { return 0 };
+        let all = &self.all;
+        let (hit, rest) = std::mem::take(blocks)
+            .into_iter()
+            .partition::<Vec<_>, _>(|&id| all[id as usize].granules() & hit.granules != 0);
+        *blocks = rest;
+        hit.iter().for_each(|&id| self.invalidate(cache, id));
+        hit.len() as u64
     }
 
     fn invalidate(&mut self, cache: &CodeCache, id: BlockId) {

@@ -17,6 +17,7 @@ mod asm;
 mod blocks;
 mod cache;
 mod context;
+mod counters;
 mod emit;
 mod engine_impl;
 mod fault;

@@ -38,7 +38,7 @@ pub(crate) enum Exit {
 }
 
 impl Exit {
-    const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Link,
         Self::Indirect,
         Self::Callout,
@@ -48,6 +48,20 @@ impl Exit {
         Self::MissRead,
         Self::MissWrite,
     ];
+
+    /// Its name in statistics.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Link => "link",
+            Self::Indirect => "indirect",
+            Self::Callout => "callout",
+            Self::Poll => "poll",
+            Self::Interpret => "interpret",
+            Self::Window => "window",
+            Self::MissRead => "miss_read",
+            Self::MissWrite => "miss_write",
+        }
+    }
 
     /// The reason with this number.
     pub(crate) fn from_number(number: u64) -> Self {

@@ -12,6 +12,7 @@ use x86::{CpuState, Cr4, Exception, LinearAddr, PAGE_SIZE, Rflags, SegmentName};
 use crate::blocks::{Block, BlockId, Blocks, Key};
 use crate::cache::CodeCache;
 use crate::context::{Context, ContextBox};
+use crate::counters::Counters;
 use crate::emit::{Emitter, Source, Style};
 use crate::engine_impl::Options;
 use crate::fault;
@@ -41,6 +42,7 @@ struct Core {
     emitter: Emitter,
     blocks: Blocks,
     keys: Keys,
+    counters: Counters,
     options: Options,
     /// The code epoch at which all blocks were compared with their pages.
     epoch: u64,
@@ -92,6 +94,7 @@ impl Translated {
             emitter: Emitter::new(runtime, style),
             blocks: Blocks::default(),
             keys: Keys::default(),
+            counters: Counters::new(),
             options,
             scope: Scope::default(),
             linked_at: 0,
@@ -128,7 +131,14 @@ impl Vcpu for Translated {
     }
 
     fn stats(&self) -> VcpuStats {
-        self.slow.stats().clone()
+        let context = self.core.context.pointer().as_ptr();
+        // SAFETY: no generated code runs now.
+        let (blocks, refills) = unsafe { ((*context).blocks, (*context).refills) };
+        let blocks = self.core.options.count.then_some(blocks);
+        VcpuStats {
+            translation: Some(self.core.counters.report(blocks, refills)),
+            ..self.slow.stats().clone()
+        }
     }
 }
 
@@ -225,16 +235,7 @@ impl Core {
     fn forget_stale(&mut self, slow: &mut SlowPath) {
         let epoch = slow.memory().code_epoch();
         if epoch != self.epoch {
-            self.epoch = epoch;
-            let memory = slow.memory();
-            let version = |page| memory.code_version(x86::GuestPhysAddr(page * PAGE_SIZE));
-            let dropped = self.blocks.drop_stale(&self.cache, version);
-            if dropped > 0 {
-                self.clear_jumps();
-                for _ in 0..dropped {
-                    slow.stats_mut().count(Callout::BlockInvalidated);
-                }
-            }
+            self.drop_hits(slow);
         }
         let flushes = slow.tlb().code_flushes;
         let flushed = flushes.low.wrapping_add(flushes.high);
@@ -244,6 +245,19 @@ impl Core {
         }
         if slow.generation() != self.generation {
             self.forget_all(slow);
+        }
+    }
+
+    /// Drops the blocks that writes have hit since the last time.
+    #[cold]
+    fn drop_hits(&mut self, slow: &mut SlowPath) {
+        let (hits, epoch) = slow.memory().code_hits(self.epoch);
+        self.epoch = epoch;
+        let Some(hits) = hits else { return self.forget_all(slow) };
+        let dropped: u64 = hits.into_iter().map(|hit| self.blocks.drop_hit(&self.cache, hit)).sum();
+        if dropped > 0 {
+            self.clear_jumps();
+            slow.stats_mut().callouts[Callout::BlockInvalidated as usize] += dropped;
         }
     }
 
@@ -289,18 +303,17 @@ impl Core {
         let bytes = &mut bytes[start.page_offset() as usize..];
         let mut again = [0; PAGE_SIZE as usize];
         slow.memory().read(start, bytes).ok()?;
-        let (made, version) = loop {
+        let made = loop {
             let source = Source { bytes, lin: lin.0, mode: key.mode, large: fetched.large };
             let made = self.emitter.block(source, slow, self.cache.next())?;
             let len = usize::from(made.guest_len);
             slow.mark_code(start, len as u64);
             // A write of another thread is noticed from the mark on; what came
             // before it must show here.
-            let version = slow.memory().code_version(start);
             let again = &mut again[..len];
             slow.memory().read(start, again).ok()?;
             if bytes[..len] == *again {
-                break (made, version);
+                break made;
             }
             slow.memory().read(start, bytes).ok()?;
         };
@@ -310,8 +323,10 @@ impl Core {
         if !self.cache.place(code) {
             return None;
         }
-        slow.stats_mut().count(Callout::BlockDecoded);
-        Some(self.blocks.add(Block::new(key, made, origin..end, fetched.large), version))
+        self.counters.blocks_made += 1;
+        self.counters.guest_bytes += u64::from(made.guest_len);
+        self.counters.host_bytes += code.len() as u64;
+        Some(self.blocks.add(Block::new(key, made, origin..end)))
     }
 
     /// Runs code from `code` on until somebody must look up where to go.
@@ -364,6 +379,7 @@ impl Core {
 
     /// Does what code has come back for.
     fn handle(&mut self, slow: &mut SlowPath, mode: Mode, exit: Exit) -> Result<Next, Stop> {
+        self.counters.exit(exit);
         let context = self.context.pointer().as_ptr();
         // SAFETY: no generated code runs now.
         let (at, page) = unsafe { ((*context).exit_at as usize, (*context).page) };
@@ -431,6 +447,7 @@ impl Core {
         let Some(insn) = block.slow_at(place) else {
             return Err(Stop::Failed(format!("an instruction of translated code is missing ({at:#x})")));
         };
+        self.counters.interpreted(insn.mnemonic);
         let (before, flushes) = (slow.state().rip, slow.tlb().flushes);
         slow.execute(insn)?;
         let hit = slow.take_code_hit();

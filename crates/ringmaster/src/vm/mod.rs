@@ -77,7 +77,7 @@ pub struct VmRequest {
 
 /// Runs a machine to its end.
 pub fn launch(request: VmRequest) -> Result<ExitStatus, Failure> {
-    let engine = engine_of(request.engine)?;
+    let engine = engine_of(&request)?;
     let ending = Arc::new(Ending::default());
     let (disks, slots) = disks::Disks::open(&request.devices.disks, request.cpus)?;
     let config = MachineConfig {
@@ -104,10 +104,15 @@ pub fn launch(request: VmRequest) -> Result<ExitStatus, Failure> {
     ending.status(outcome)
 }
 
-fn engine_of(kind: EngineKind) -> Result<Box<dyn Engine>, Failure> {
+fn engine_of(request: &VmRequest) -> Result<Box<dyn Engine>, Failure> {
+    let kind = request.engine;
     match kind {
         EngineKind::Interpret => Ok(Box::new(interpret::Interpreter)),
-        EngineKind::Translate => Ok(Box::new(translate::Translator::default())),
+        EngineKind::Translate => {
+            let count = request.stats.is_some();
+            let options = translate::Options { count, ..translate::Options::default() };
+            Ok(Box::new(translate::Translator::with(options)))
+        }
         EngineKind::Kvm => Err(Failure::not_yet(format!("the {kind} engine"))),
     }
 }

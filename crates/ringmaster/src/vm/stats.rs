@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use engine::{Callout, VcpuStats};
+use engine::{Callout, TranslationStats, VcpuStats};
 use serde_json::{Map, Value, json};
 
 use crate::cli::options::StatsFormat;
@@ -38,6 +38,34 @@ fn text(index: usize, stats: &VcpuStats) -> String {
             let _ = write!(text, ", {name} {count}");
         }
     }
+    if let Some(translation) = &stats.translation {
+        text.push_str(&translation_text(translation));
+    }
+    text
+}
+
+/// How many of the instructions left to the interpreter are named.
+const NAMED: usize = 24;
+
+fn translation_text(stats: &TranslationStats) -> String {
+    let mut text = format!(
+        "; {} blocks of {} guest bytes became {} host bytes ({:.1} for one)",
+        stats.blocks_made,
+        stats.guest_bytes,
+        stats.host_bytes,
+        stats.host_bytes as f64 / stats.guest_bytes.max(1) as f64,
+    );
+    if let (Some(run), Some(share)) = (stats.blocks_run, stats.chained_share()) {
+        let _ = write!(text, ", {run} executed, {:.2} % chained", share * 100.0);
+    }
+    let _ = write!(text, ", tlb_refill {}", stats.tlb_refills);
+    for (why, count) in &stats.exits {
+        let _ = write!(text, ", {why} {count}");
+    }
+    text.push_str("; left to the interpreter:");
+    for (name, count) in stats.interpreted.iter().take(NAMED) {
+        let _ = write!(text, " {name} {count}");
+    }
     text
 }
 
@@ -54,6 +82,7 @@ fn json(index: usize, stats: &VcpuStats, start: Option<Duration>) -> Value {
         "halted_seconds": stats.halted.as_secs_f64(),
         "mips": stats.mips(),
         "callouts": callouts,
+        "translation": stats.translation,
     })
 }
 

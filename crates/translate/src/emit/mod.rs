@@ -219,7 +219,7 @@ impl Body<'_> {
         self.asm().truncate(start);
         self.holes.truncate(holes);
         self.fpu_checked = checked;
-        self.callout(bytes)
+        self.callout(bytes, instruction.mnemonic())
     }
 
     /// Writes the instruction inline; `None` if it is the interpreter's.
@@ -262,8 +262,8 @@ impl Body<'_> {
     }
 
     /// Leaves the instruction to the interpreter.
-    fn callout(&mut self, bytes: &[u8]) -> Flow {
-        match self.slow.decode(bytes) {
+    fn callout(&mut self, bytes: &[u8], mnemonic: Mnemonic) -> Flow {
+        match self.slow.decode(bytes, mnemonic) {
             Some(insn) => {
                 let ends = insn.ends_block;
                 self.made.slow.push((self.place, insn));

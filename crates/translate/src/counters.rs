@@ -1,0 +1,58 @@
+//! What a vCPU counts for `--stats`.
+
+use engine::TranslationStats;
+use iced_x86::Mnemonic;
+
+use crate::runtime::Exit;
+
+/// Counters of one vCPU, in the form that costs least.
+pub(crate) struct Counters {
+    pub(crate) blocks_made: u64,
+    pub(crate) guest_bytes: u64,
+    pub(crate) host_bytes: u64,
+    exits: [u64; Exit::ALL.len()],
+    interpreted: Vec<u64>,
+}
+
+impl Counters {
+    pub(crate) fn new() -> Self {
+        Self {
+            blocks_made: 0,
+            guest_bytes: 0,
+            host_bytes: 0,
+            exits: [0; Exit::ALL.len()],
+            interpreted: vec![0; Mnemonic::values().len()],
+        }
+    }
+
+    /// Counts an exit.
+    #[inline]
+    pub(crate) fn exit(&mut self, why: Exit) {
+        self.exits[why as usize] += 1;
+    }
+
+    /// Counts an instruction that the interpreter executes.
+    #[inline]
+    pub(crate) fn interpreted(&mut self, mnemonic: Mnemonic) {
+        self.interpreted[mnemonic as usize] += 1;
+    }
+
+    /// The counters as others know them.
+    pub(crate) fn report(&self, blocks_run: Option<u64>, tlb_refills: u64) -> TranslationStats {
+        let mut interpreted: Vec<(String, u64)> = Mnemonic::values()
+            .zip(&self.interpreted)
+            .filter(|(_, count)| **count > 0)
+            .map(|(mnemonic, &count)| (format!("{mnemonic:?}").to_lowercase(), count))
+            .collect();
+        interpreted.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        TranslationStats {
+            blocks_made: self.blocks_made,
+            guest_bytes: self.guest_bytes,
+            host_bytes: self.host_bytes,
+            blocks_run,
+            tlb_refills,
+            exits: Exit::ALL.iter().map(|&exit| (exit.name(), self.exits[exit as usize])).collect(),
+            interpreted,
+        }
+    }
+}
