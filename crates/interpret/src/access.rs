@@ -244,7 +244,7 @@ impl Cpu {
             host: host.start.as_ptr(),
             rights: self.rights(&page, host.writable && !host.holds_code),
             global: page.global,
-            large: page.page_shift > 12,
+            shift: page.page_shift,
         };
         self.tlb.insert(view, write, fill);
         Ok(if write && host.holds_code { Place::Code(at, page.gpa) } else { Place::Ram(at) })

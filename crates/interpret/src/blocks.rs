@@ -307,9 +307,7 @@ fn translate_fetch(cpu: &mut Cpu, lin: u64) -> Exec<GuestPhysAddr> {
     let access = Access { kind: AccessKind::Execute, user: cpu.view.user(), smap_override: false };
     match cpu.paging.translate(&cpu.memory, LinearAddr(lin), access) {
         Ok(page) => {
-            if page.page_shift > 12 {
-                cpu.tlb.note_large(lin);
-            }
+            cpu.tlb.note_large(lin, page.page_shift);
             Ok(page.gpa)
         }
         Err(fault) => Err(cpu.raise(fault)),

@@ -301,9 +301,7 @@ impl SlowPath {
         let access = Access { kind: AccessKind::Execute, user: cpu.view.user(), smap_override: false };
         let page = cpu.paging.translate(&cpu.memory, lin, access)?;
         let large = page.page_shift > 12;
-        if large {
-            cpu.tlb.note_large(lin.0);
-        }
+        cpu.tlb.note_large(lin.0, page.page_shift);
         cpu.tlb.note_fetch(lin);
         let host = cpu.memory.page(page.gpa);
         Ok(host.map(|host| Fetched { host, gpa: page.gpa.page(), large, global: page.global }))

@@ -8,6 +8,9 @@
 //! Layout and lookup are the translator's contract too: it looks up both levels
 //! from generated code.
 
+use std::collections::HashSet;
+use std::hash::{BuildHasherDefault, Hasher};
+
 use x86::{LinearAddr, PAGE_SIZE};
 
 /// How a privilege sees memory. Each view has its own arrays, except those in
@@ -105,8 +108,15 @@ const PAGE_MASK: u64 = !(PAGE_SIZE - 1);
 pub const GLOBAL: u64 = 1 << 6;
 /// Identifiers fit into the offset bits of a tag; 0 stands for global pages.
 const LAST_ASID: u64 = 0xfff;
-/// Bits of the filter of pages that code was fetched from.
+/// Bits of the filter of large pages.
 const FILTER: usize = 4096;
+/// The most code pages that are remembered before everything is forgotten.
+const MAX_FETCHED: usize = 1 << 16;
+/// Binary logarithms of the sizes of large pages; a piece of 4 MiB is flushed
+/// in both halves.
+const SHIFT_2M: u32 = 21;
+const SHIFT_4M: u32 = 22;
+const SHIFT_1G: u32 = 30;
 
 /// One first-level array. A hit is `address + tag < 4096 - (size - 1)`.
 #[repr(C, align(64))]
@@ -142,14 +152,15 @@ pub const fn right(view: View, write: bool) -> u64 {
 const WRITES: u64 = 0b10_1010;
 const RIGHTS: u64 = 0b11_1111;
 
-/// Flushes that concern pages which code was fetched from, by half of the
-/// address space.
+/// Flushes that concern pages which code was fetched from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CodeFlushes {
-    /// Below 2^63.
+    /// Of single pages below 2^63, in any address space.
     pub low: u64,
-    /// Above.
+    /// Of single pages above.
     pub high: u64,
+    /// Of everything.
+    pub all: u64,
 }
 
 /// The TLB of one vCPU. All-zero memory is not a valid one: see
@@ -171,14 +182,36 @@ pub struct Tlb {
     last_asid: u64,
     /// Identifier by PCID; 0 for none.
     asids: [u16; 4096],
-    /// Which gigabytes (hashed into 64 bits) have entries from large pages.
-    large: u64,
+    /// Which pieces of 2 MiB (hashed) have entries from large pages.
+    large: [u64; FILTER / 64],
+    /// Some entry is a piece of a page of 1 GiB.
+    huge: bool,
     /// Counts flushes of any kind, for those who cache translations
     /// themselves.
     pub flushes: u64,
     /// Counts those that may concern code.
     pub code_flushes: CodeFlushes,
-    fetched: [u64; FILTER / 64],
+    /// How many single pages of an address space with code were flushed.
+    space_flushes: [u32; 4096],
+    /// Pages that code was fetched from.
+    fetched: Option<Box<HashSet<u64, BuildHasherDefault<PageHasher>>>>,
+}
+
+/// Page numbers need no better hash.
+#[derive(Default)]
+pub(crate) struct PageHasher(u64);
+
+impl Hasher for PageHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|&byte| self.write_u64(byte.into()));
+    }
+    fn write_u64(&mut self, value: u64) {
+        self.0 = (self.0 ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 ^= self.0 >> 32;
+    }
 }
 
 /// A translation to be remembered.
@@ -189,7 +222,8 @@ pub(crate) struct Fill {
     /// Who may access it how, as [`right`] numbers it.
     pub(crate) rights: u64,
     pub(crate) global: bool,
-    pub(crate) large: bool,
+    /// Binary logarithm of the page's size.
+    pub(crate) shift: u8,
 }
 
 /// A tag that no address with this index hits.
@@ -209,8 +243,8 @@ pub const fn set_index(lin: u64) -> usize {
 
 impl Tlb {
     pub(crate) fn new() -> Box<Self> {
-        // SAFETY: every field is made of integers, for which zero is valid;
-        // `initialize` makes it an empty TLB.
+        // SAFETY: every field is made of integers and an optional box, for which
+        // zero is valid; `initialize` makes it an empty TLB.
         let mut tlb = unsafe { Box::<Self>::new_zeroed().assume_init() };
         tlb.initialize();
         tlb
@@ -284,9 +318,7 @@ impl Tlb {
         });
         set[slot] = way;
         self.second_used = true;
-        if fill.large {
-            self.note_large(fill.lin);
-        }
+        self.note_large(fill.lin, fill.shift);
         if view.cached() && fill.rights & right(view, write) != 0 {
             self.insert_first(view, write, fill.lin, fill.host as u64, fill.global);
         }
@@ -295,10 +327,12 @@ impl Tlb {
     /// Forgets everything, of all address spaces.
     pub(crate) fn flush(&mut self) {
         self.flushes += 1;
-        self.code_flushes.low += 1;
-        self.code_flushes.high += 1;
-        self.large = 0;
-        self.fetched.fill(0);
+        self.code_flushes.all += 1;
+        self.large.fill(0);
+        self.huge = false;
+        if let Some(fetched) = &mut self.fetched {
+            fetched.clear();
+        }
         self.clear_first(|_, used, _| used);
         if std::mem::take(&mut self.second_used) {
             self.second.fill(Set::default());
@@ -361,7 +395,7 @@ impl Tlb {
     /// Forgets one page of an address space that is not the current one.
     pub(crate) fn flush_page_of(&mut self, pcid: u16, lin: u64) {
         let asid = u64::from(self.asids[usize::from(pcid) % 4096]);
-        if asid == 0 || self.large & large_bit(lin) != 0 {
+        if asid == 0 || self.is_large(lin) {
             return self.flush_space(pcid, false);
         }
         for way in &mut self.second[set_index(lin)].0 {
@@ -369,8 +403,7 @@ impl Tlb {
                 *way = Way::default();
             }
         }
-        self.code_flushes.low += 1;
-        self.code_flushes.high += 1;
+        self.space_flushes[asid as usize] += 1;
     }
 
     /// Forgets all but global pages.
@@ -379,35 +412,63 @@ impl Tlb {
         self.switch(pcid, false);
     }
 
-    /// Notes that the entry for `lin` is a piece of a large page.
-    pub(crate) fn note_large(&mut self, lin: u64) {
-        self.large |= large_bit(lin);
+    /// Notes that the entry for `lin` is a piece of a page of this size.
+    pub(crate) fn note_large(&mut self, lin: u64, shift: u8) {
+        if u32::from(shift) >= SHIFT_1G {
+            self.huge = true;
+        } else if shift > 12 {
+            // Either half of a page of 4 MiB stands for both.
+            let other = if u32::from(shift) == SHIFT_4M { lin ^ 1 << SHIFT_2M } else { lin };
+            for bit in [large_bit(lin), large_bit(other)] {
+                self.large[bit / 64] |= 1 << (bit % 64);
+            }
+        }
+    }
+
+    /// Whether the page of `lin` may be a piece of a large one.
+    fn is_large(&self, lin: u64) -> bool {
+        let bit = large_bit(lin);
+        self.huge || self.large[bit / 64] & 1 << (bit % 64) != 0
     }
 
     /// Forgets the page of `lin` in the current address space, all of it if it
     /// is a large one (SDM 3A 4.10.4.1).
     pub(crate) fn flush_page(&mut self, lin: u64) {
-        if self.large & large_bit(lin) != 0 {
+        if self.huge {
             return self.flush();
         }
         self.flushes += 1;
-        let page = lin & PAGE_MASK;
+        if !self.is_large(lin) {
+            return self.flush_piece(lin & PAGE_MASK);
+        }
+        let start = lin >> SHIFT_4M << SHIFT_4M;
+        for half in [start, start + (1 << SHIFT_2M)] {
+            if self.is_large(half) || lin >> SHIFT_2M == half >> SHIFT_2M {
+                for piece in 0..1 << (SHIFT_2M - 12) {
+                    self.flush_piece(half + piece * PAGE_SIZE);
+                }
+            }
+        }
+    }
+
+    /// Forgets one page of 4 KiB.
+    fn flush_piece(&mut self, page: u64) {
         for view in &mut self.first[..VIEWS] {
             for array in view {
-                if array.tags[index(lin)] == page.wrapping_neg() {
-                    array.tags[index(lin)] = empty(index(lin));
+                if array.tags[index(page)] == page.wrapping_neg() {
+                    array.tags[index(page)] = empty(index(page));
                 }
             }
         }
         let asid = self.asid;
-        for way in &mut self.second[set_index(lin)].0 {
+        for way in &mut self.second[set_index(page)].0 {
             if way.tag ^ page == 0 || way.tag ^ page == asid {
                 *way = Way::default();
             }
         }
-        let bit = filter_bit(lin);
-        if self.fetched[bit / 64] & 1 << (bit % 64) != 0 {
-            if lin >> 63 == 0 {
+        if self.fetched.as_ref().is_some_and(|fetched| fetched.contains(&(page >> 12))) {
+            self.space_flushes[asid as usize] += 1;
+            if page >> 63 == 0 {
                 self.code_flushes.low += 1;
             } else {
                 self.code_flushes.high += 1;
@@ -415,11 +476,21 @@ impl Tlb {
         }
     }
 
+    /// How many single pages with code the current address space has lost.
+    pub fn space_flushes(&self) -> u32 {
+        self.space_flushes[self.asid as usize]
+    }
+
     /// Notes that code was fetched from the page of `lin`: flushing it counts
     /// in [`Tlb::code_flushes`].
     pub fn note_fetch(&mut self, lin: LinearAddr) {
-        let bit = filter_bit(lin.0);
-        self.fetched[bit / 64] |= 1 << (bit % 64);
+        let fetched = self.fetched.get_or_insert_default();
+        if fetched.len() < MAX_FETCHED {
+            fetched.insert(lin.0 >> 12);
+        } else {
+            self.flush();
+            self.fetched.get_or_insert_default().insert(lin.0 >> 12);
+        }
     }
 
     /// Takes away the rights to write the host page at `host` without a look.
@@ -448,13 +519,9 @@ impl Tlb {
     }
 }
 
-fn large_bit(lin: u64) -> u64 {
-    1 << (lin >> 30 & 63)
-}
-
-fn filter_bit(lin: u64) -> usize {
-    let page = lin >> 12;
-    (page ^ page >> 11) as usize % FILTER
+fn large_bit(lin: u64) -> usize {
+    let piece = lin >> SHIFT_2M;
+    (piece ^ piece >> 12) as usize % FILTER
 }
 
 /// Who owns a TLB: the vCPU itself, or somebody who has it among other data
@@ -494,7 +561,7 @@ mod tests {
     use super::*;
 
     fn fill(lin: u64, host: *mut u8, rights: u64) -> Fill {
-        Fill { lin, host, rights, global: false, large: false }
+        Fill { lin, host, rights, global: false, shift: 12 }
     }
 
     #[repr(align(4096))]
@@ -565,6 +632,20 @@ mod tests {
         assert!(!tlb.refill(View::User, true, 0x7000));
         assert!(!tlb.refill(View::Supervisor, true, 0xffff_8000_0000_9000));
         assert!(tlb.refill(View::User, false, 0x7000));
+    }
+
+    #[test]
+    fn large_pages_go_as_a_whole() {
+        let mut tlb = Tlb::new();
+        let mut page = Box::new(Page([0; 4096]));
+        let host = page.0.as_mut_ptr();
+        let all = |tlb: &mut Tlb| [0x20_0000, 0x3f_f000, 0x40_0000].map(|lin| tlb.refill(View::User, true, lin));
+        for lin in [0x20_0000, 0x3f_f000, 0x40_0000] {
+            tlb.insert(View::User, true, Fill { shift: if lin < 0x40_0000 { 21 } else { 12 }, ..fill(lin, host, RIGHTS) });
+        }
+        assert_eq!(all(&mut tlb), [true; 3]);
+        tlb.flush_page(0x30_0000);
+        assert_eq!(all(&mut tlb), [false, false, true]);
     }
 
     #[test]

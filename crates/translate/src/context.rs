@@ -137,6 +137,8 @@ impl ContextBox {
 
 impl Drop for ContextBox {
     fn drop(&mut self) {
+        // SAFETY: a valid TLB, which nobody uses any more.
+        unsafe { std::ptr::drop_in_place(&raw mut (*self.context.as_ptr()).tlb) };
         // SAFETY: mapped in `new` with this length; the borrows have ended.
         let _ = unsafe { munmap(self.mapping.as_ptr().cast(), LEN) };
     }

@@ -17,7 +17,7 @@ const SHIFT_5_LEVEL: u32 = 57;
 struct Meaning {
     mode: Mode,
     asid: u64,
-    flushes: u64,
+    flushes: (u64, u64),
 }
 
 /// What supervisor code that was fetched depends on.
@@ -40,10 +40,16 @@ impl Scope {
     fn meaning(self, mode: Mode, tlb: &Tlb) -> Meaning {
         let flushes = tlb.code_flushes;
         if mode.position_independent() {
-            return Meaning { mode, asid: tlb.asid, flushes: flushes.low.wrapping_add(flushes.high) };
+            return Meaning { mode, asid: tlb.asid, flushes: (flushes.all, tlb.space_flushes().into()) };
         }
-        let low = if self.low { flushes.low } else { 0 };
-        Meaning { mode, asid: if self.local { tlb.asid } else { 0 }, flushes: flushes.high.wrapping_add(low) }
+        let asid = if self.local { tlb.asid } else { 0 };
+        Meaning { mode, asid, flushes: (flushes.all, self.flushes(tlb)) }
+    }
+
+    /// How many single pages with supervisor code may have been flushed.
+    pub(crate) fn flushes(self, tlb: &Tlb) -> u64 {
+        let flushes = tlb.code_flushes;
+        flushes.high.wrapping_add(if self.low { flushes.low } else { 0 })
     }
 }
 

@@ -51,7 +51,7 @@ struct Core {
     /// What supervisor code depends on.
     scope: Scope,
     /// Flushes of pages with supervisor code that links between pages know of.
-    linked_at: u64,
+    linked_at: (u64, u64),
 }
 
 /// Rings when a signal has become pending.
@@ -97,7 +97,7 @@ impl Translated {
             counters: Counters::new(),
             options,
             scope: Scope::default(),
-            linked_at: 0,
+            linked_at: (0, 0),
         };
         Ok(Self { slow, core, signals })
     }
@@ -237,8 +237,8 @@ impl Core {
         if epoch != self.epoch {
             self.drop_hits(slow);
         }
-        let flushes = slow.tlb().code_flushes;
-        let flushed = flushes.low.wrapping_add(flushes.high);
+        let tlb = slow.tlb();
+        let flushed = (tlb.code_flushes.all, self.scope.flushes(tlb));
         if flushed != self.linked_at {
             self.linked_at = flushed;
             self.blocks.unlink_pages(&self.cache);
