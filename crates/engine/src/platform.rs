@@ -64,6 +64,12 @@ pub trait Platform: Sync {
     /// The machine's time-stamp counter, without any vCPU's IA32_TSC_ADJUST.
     fn tsc(&self) -> u64;
 
+    /// What must be added to the host's time-stamp counter to make
+    /// [`Self::tsc`], if that is all there is to it until the vCPU stops.
+    fn tsc_offset(&self) -> Option<u64> {
+        None
+    }
+
     /// Tells the machine that a vCPU's IA32_TSC_ADJUST is now `adjust`, for
     /// deadlines in guest time.
     fn tsc_adjusted(&self, vcpu: u32, adjust: u64);

@@ -50,6 +50,11 @@ impl VcpuSignals {
         self.word.load(Ordering::Relaxed) & SIGNALS
     }
 
+    /// The word itself: nonzero while something is pending, or was.
+    pub fn word(&self) -> &AtomicU32 {
+        &self.word
+    }
+
     /// Whether `signal` is pending.
     pub fn is_pending(&self, signal: Signal) -> bool {
         self.word.load(Ordering::Acquire) & signal as u32 != 0

@@ -5,9 +5,10 @@
 //! instruction means is still said once.
 
 use std::ptr::NonNull;
+use std::sync::atomic::AtomicU32;
 use std::time::Instant;
 
-use engine::{Callout, EngineError, EngineKind, Platform, Signal, Stop, VcpuConfig, VcpuStats};
+use engine::{Callout, EngineError, EngineKind, Platform, Stop, VcpuConfig, VcpuStats};
 use iced_x86::{Instruction, Mnemonic};
 use memory::HostPage;
 use x86::cpuid::CpuidModel;
@@ -353,14 +354,31 @@ impl SlowPath {
         !self.cpu.state.cr0.intersects(Cr0::EM | Cr0::TS)
     }
 
-    /// Whether SYSCALL works.
+    /// Whether SYSCALL and SYSRET work.
     pub fn syscall_is_enabled(&self) -> bool {
-        self.cpu.long && self.cpu.state.efer.contains(Efer::SCE)
+        self.cpu.state.long_mode() && self.cpu.state.efer.contains(Efer::SCE)
     }
 
-    /// Whether a pending maskable interrupt waits.
-    pub fn interrupt_waits(&self) -> bool {
-        self.cpu.signals.is_pending(Signal::Interrupt)
+    /// Segments become those that SYSCALL loads.
+    pub fn enter_by_syscall(&mut self) {
+        system::load_syscall_segments(&mut self.cpu);
+        self.cpu.refresh();
+    }
+
+    /// Segments become those that SYSRET to 64-bit code loads.
+    pub fn leave_by_sysret(&mut self) {
+        system::load_sysret_segments(&mut self.cpu);
+        self.cpu.refresh();
+    }
+
+    /// The word of pending signals.
+    pub fn signals(&self) -> *const AtomicU32 {
+        self.cpu.signals.word()
+    }
+
+    /// The machine that is lent.
+    pub fn platform(&self) -> &dyn Platform {
+        self.cpu.platform()
     }
 }
 

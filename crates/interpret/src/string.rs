@@ -227,14 +227,29 @@ fn stos_chunk(cpu: &mut Cpu, operation: Operation, elements: u64) -> u64 {
     }
     let to = cpu.destination(operation);
     let Some((target, count)) = cpu.run_of(SegmentName::Es, to, operation, elements, true) else { return 0 };
-    let value = cpu.reg(0, operation.element).to_le_bytes();
-    let size = usize::from(operation.element);
-    for element in 0..count as usize {
-        // SAFETY: the run lies in one page of guest RAM.
-        unsafe { std::ptr::copy_nonoverlapping(value.as_ptr(), target.add(element * size), size) };
+    let (value, count_of) = (cpu.reg(0, operation.element), count as usize);
+    // SAFETY: the run lies in one page of guest RAM.
+    unsafe {
+        match operation.element {
+            1 => target.write_bytes(value as u8, count_of),
+            2 => fill(target.cast(), value as u16, count_of),
+            4 => fill(target.cast(), value as u32, count_of),
+            _ => fill(target.cast(), value, count_of),
+        }
     }
     cpu.advance(Gpr::Rdi, operation, count);
     count
+}
+
+/// Writes `value` to `count` places from `target` on.
+///
+/// # Safety
+/// All of them must be valid for writes; they need not be aligned.
+unsafe fn fill<T: Copy>(target: *mut T, value: T, count: usize) {
+    for place in 0..count {
+        // SAFETY: the caller answers for it.
+        unsafe { target.add(place).write_unaligned(value) };
+    }
 }
 
 fn lods(cpu: &mut Cpu, operation: Operation) -> Exec<bool> {

@@ -13,6 +13,11 @@ pub trait TickSource: Send + Sync {
 
     /// Its ticks in a second.
     fn hz(&self) -> u64;
+
+    /// Whether the counter is the host's time-stamp counter.
+    fn is_host_tsc(&self) -> bool {
+        false
+    }
 }
 
 /// Says in [`VmClock::frozen_at`] that the clock runs.
@@ -45,6 +50,13 @@ impl VmClock {
             RUNNING => self.source.ticks().saturating_sub(self.base.load(Ordering::Relaxed)),
             frozen => frozen,
         }
+    }
+
+    /// The machine's counter minus the host's time-stamp counter, if the clock
+    /// runs and the one is made from the other.
+    pub(crate) fn tsc_offset(&self) -> Option<u64> {
+        let running = self.frozen_at.load(Ordering::Acquire) == RUNNING;
+        (running && self.source.is_host_tsc()).then(|| self.base.load(Ordering::Relaxed).wrapping_neg())
     }
 
     /// Virtual time.

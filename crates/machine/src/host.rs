@@ -54,6 +54,10 @@ impl TickSource for HostTsc {
     fn hz(&self) -> u64 {
         self.hz
     }
+
+    fn is_host_tsc(&self) -> bool {
+        true
+    }
 }
 
 #[allow(unsafe_code, reason = "RDTSC is an unsafe intrinsic")]

@@ -59,6 +59,10 @@ impl Platform for Board {
         self.clock.ticks()
     }
 
+    fn tsc_offset(&self) -> Option<u64> {
+        self.clock.tsc_offset()
+    }
+
     fn tsc_adjusted(&self, vcpu: u32, adjust: u64) {
         if let Some(processor) = self.processor(vcpu) {
             processor.apic(|apic, now| apic.set_tsc_offset(now, adjust));

@@ -29,6 +29,8 @@ enum Width {
     Least,
     /// One, or four if one is not enough.
     AtLeastOne,
+    /// Four.
+    Four,
 }
 
 /// A memory operand of host code.
@@ -61,6 +63,12 @@ pub(crate) const fn absolute(disp: i32) -> Mem {
 }
 
 impl Mem {
+    /// The same with a displacement of four bytes.
+    pub(crate) const fn with_disp32(mut self) -> Self {
+        self.width = Width::Four;
+        self
+    }
+
     /// The same with a displacement of one byte even if it is zero.
     pub(crate) const fn with_disp8(mut self) -> Self {
         self.width = Width::AtLeastOne;
@@ -130,7 +138,7 @@ impl Asm {
         let (mode, bytes) = match (mem.base, mem.disp, mem.width) {
             (None, ..) => (0x00, 4),
             (Some(base), 0, Width::Least) if base & 7 != 5 => (0x00, 0),
-            _ if small => (0x40, 1),
+            _ if small && mem.width != Width::Four => (0x40, 1),
             _ => (0x80, 4),
         };
         match (mem.base, mem.index) {
@@ -370,6 +378,36 @@ impl Asm {
         self.byte(count);
     }
 
+    /// NOT of a 64-bit register.
+    pub(crate) fn not(&mut self, reg: Reg) {
+        self.op_reg(true, &[0xf7], 2, reg);
+    }
+
+    /// XCHG of a 64-bit register and memory, which is atomic.
+    pub(crate) fn exchange(&mut self, mem: Mem, reg: Reg) {
+        self.op_mem(true, &[0x87], reg, mem);
+    }
+
+    /// MOVSXD of a 32-bit register to a 64-bit one.
+    pub(crate) fn sign_extend_32(&mut self, to: Reg, from: Reg) {
+        self.op_reg(true, &[0x63], to, from);
+    }
+
+    /// RORX of a 64-bit register.
+    pub(crate) fn rorx(&mut self, to: Reg, from: Reg, count: u8) {
+        let inverted = !((to >> 3) << 7 | (from >> 3) << 5) & 0xe0;
+        self.bytes(&[0xc4, inverted | 0x03, 0xfb, 0xf0]);
+        self.modrm_reg(to, from);
+        self.byte(count);
+    }
+
+    /// SARX of a 64-bit register.
+    pub(crate) fn sarx(&mut self, to: Reg, from: Reg, count: Reg) {
+        let inverted = !((to >> 3) << 7 | (from >> 3) << 5) & 0xe0;
+        self.bytes(&[0xc4, inverted | 0x02, 0x80 | (!count & 15) << 3 | 0b10, 0xf7]);
+        self.modrm_reg(to, from);
+    }
+
     /// NEG of a 64-bit register; changes flags.
     pub(crate) fn neg(&mut self, reg: Reg) {
         self.op_reg(true, &[0xf7], 3, reg);
@@ -433,7 +471,7 @@ mod tests {
 
     #[test]
     fn operands_are_encoded_as_meant() {
-        let table: [(&str, Write); 16] = [
+        let table: [(&str, Write); 22] = [
             ("mov r9,rax", |a| a.mov(R9, RAX)),
             ("mov rcx,[rsp+r11*8+12345h]", |a| a.load(RCX, indexed(Some(RSP), R11, 3, 0x12345))),
             ("lea rcx,[rcx+r10+7]", |a| a.lea(true, RCX, indexed(Some(RCX), R10, 0, 7))),
@@ -448,6 +486,12 @@ mod tests {
             ("mov qword [r10+r11],0FFFFFFFFFFFFFFFFh", |a| {
                 a.store_imm(true, indexed(Some(R10), R11, 0, 0), -1);
             }),
+            ("not r11", |a| a.not(R11)),
+            ("xchg rcx,[rsp+8]", |a| a.exchange(field(8), RCX)),
+            ("movsxd rcx,ecx", |a| a.sign_extend_32(RCX, RCX)),
+            ("rorx rdx,rax,20h", |a| a.rorx(RDX, RAX, 32)),
+            ("rorx r10,r11,0Ch", |a| a.rorx(R10, R11, 12)),
+            ("sarx rcx,r13,r11", |a| a.sarx(RCX, R13, R11)),
             ("jmp qword [rsp+rcx*8+1000h]", |a| a.jmp_mem(indexed(Some(RSP), RCX, 3, 0x1000))),
             ("xor rdx,r10", |a| a.arith_reg(Arith::Xor, RDX, R10)),
             ("test cl,4", |a| a.test_byte(RCX, 4)),

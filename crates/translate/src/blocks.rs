@@ -11,6 +11,9 @@ use crate::cache::CodeCache;
 use crate::emit::Made;
 use crate::mode::Mode;
 
+/// Host code is looked up by pieces of this many bytes.
+const LINE: usize = 64;
+
 /// The number of a block.
 pub(crate) type BlockId = u32;
 
@@ -56,6 +59,9 @@ pub(crate) const STUB: usize = 5;
 pub(crate) struct Key {
     /// Guest-physical address of its first instruction.
     pub(crate) gpa: u64,
+    /// Guest-physical address of the second page, if the block is one
+    /// instruction that reaches into it, else 0.
+    pub(crate) second: u64,
     /// Its linear address, unless the code is position-independent.
     pub(crate) lin: u64,
     pub(crate) mode: Mode,
@@ -79,6 +85,8 @@ pub(crate) struct Block {
     pub(crate) ways: Box<[Way]>,
     /// Ways of other blocks that lead here.
     incoming: Vec<(BlockId, u8)>,
+    /// Keyed instruction pointers under which the jump cache may have it.
+    noted: Vec<u64>,
     pub(crate) valid: bool,
 }
 
@@ -95,6 +103,7 @@ impl Block {
             slow: made.slow.into(),
             ways: made.ways.into(),
             incoming: Vec::new(),
+            noted: Vec::new(),
             valid: true,
         }
     }
@@ -113,9 +122,10 @@ impl Block {
         self.marks.get(index).map(|mark| mark.guest)
     }
 
-    /// The pieces of its page that its guest code lies in.
-    fn granules(&self) -> u64 {
-        granule_mask(self.key.gpa, self.guest_len.into())
+    /// The pieces of page `page` that its guest code lies in.
+    fn granules(&self, page: u64) -> u64 {
+        let (start, len) = (self.key.gpa, u64::from(self.guest_len));
+        if start >> 12 == page { granule_mask(start, len) } else { granule_mask(0, len.saturating_sub(0x1000 - start % 0x1000)) }
     }
 
     /// The instruction at this place for the interpreter.
@@ -164,6 +174,9 @@ pub(crate) struct Blocks {
     by_key: Map<Key, BlockId>,
     /// Blocks by the number of their guest page.
     pages: Map<u64, Vec<BlockId>>,
+    /// The last block with code in each line, from address `first` on.
+    lines: Vec<BlockId>,
+    first: usize,
     /// Links between pages, which hold as long as large mappings do.
     cross_links: Vec<(BlockId, u8)>,
     bytes: usize,
@@ -190,20 +203,48 @@ impl Blocks {
 
     /// The block whose host code holds `address`. Blocks lie in the order in
     /// which they were made.
+    #[inline]
     pub(crate) fn at(&self, address: usize) -> Option<BlockId> {
-        let after = self.all.partition_point(|block| block.start <= address);
-        let block = self.all.get(after.checked_sub(1)?)?;
-        (address < block.end).then_some((after - 1) as BlockId)
+        let line = address.checked_sub(self.first)? / LINE;
+        let mut id = *self.lines.get(line)?;
+        loop {
+            let block = self.all.get(id as usize)?;
+            if block.start <= address {
+                return (address < block.end).then_some(id);
+            }
+            id = id.checked_sub(1)?;
+        }
+    }
+
+    /// Notes the block that reaches furthest into each line of host code.
+    fn note_lines(&mut self, id: BlockId, host: Range<usize>) {
+        if self.lines.is_empty() {
+            self.first = host.start;
+        }
+        let last = (host.end - 1 - self.first) / LINE;
+        let from = (host.start - self.first) / LINE;
+        self.lines.resize(last + 1, id);
+        self.lines[from..].fill(id);
     }
 
     /// Adds a block.
     pub(crate) fn add(&mut self, block: Block) -> BlockId {
         let id = self.all.len() as BlockId;
         self.pages.entry(block.key.gpa >> 12).or_default().push(id);
+        if block.key.second != 0 {
+            self.pages.entry(block.key.second >> 12).or_default().push(id);
+        }
+        self.note_lines(id, block.start..block.end);
         self.bytes += block.size() + size_of::<(Key, BlockId)>() * 2;
         self.by_key.insert(block.key, id);
         self.all.push(block);
         id
+    }
+
+    /// Whether `way` of `from` may be linked to `to`: not if that needs a second
+    /// page, which may be mapped elsewhere.
+    pub(crate) fn may_link(&self, from: BlockId, way: u8, to: BlockId) -> bool {
+        self.get(to).key.second == 0 || self.get(from).ways[usize::from(way)].crosses()
     }
 
     /// Makes `way` of `from` lead to `to`.
@@ -233,16 +274,33 @@ impl Blocks {
         }
     }
 
-    /// Drops the blocks that a write has hit; how many.
-    pub(crate) fn drop_hit(&mut self, cache: &CodeCache, hit: CodeHit) -> u64 {
-        let Some(blocks) = self.pages.get_mut(&(hit.page.0 >> 12)) else { return 0 };
+    /// Notes that the jump cache leads to a block.
+    pub(crate) fn note_jump(&mut self, id: BlockId, keyed: u64) {
+        let noted = &mut self.all[id as usize].noted;
+        if !noted.contains(&keyed) {
+            noted.push(keyed);
+        }
+    }
+
+    /// Drops the blocks that a write has hit; how many. `forget` is told of
+    /// what the jump cache may know of them.
+    pub(crate) fn drop_hit(&mut self, cache: &CodeCache, hit: CodeHit, mut forget: impl FnMut(u64)) -> u64 {
+        let page = hit.page.0 >> 12;
+        let Some(blocks) = self.pages.get_mut(&page) else { return 0 };
         let all = &self.all;
         let (hit, rest) = std::mem::take(blocks)
             .into_iter()
-            .partition::<Vec<_>, _>(|&id| all[id as usize].granules() & hit.granules != 0);
+            .partition::<Vec<_>, _>(|&id| all[id as usize].granules(page) & hit.granules != 0);
         *blocks = rest;
-        hit.iter().for_each(|&id| self.invalidate(cache, id));
-        hit.len() as u64
+        let mut dropped = 0;
+        for id in hit {
+            if self.all[id as usize].valid {
+                self.all[id as usize].noted.drain(..).for_each(&mut forget);
+                self.invalidate(cache, id);
+                dropped += 1;
+            }
+        }
+        dropped
     }
 
     fn invalidate(&mut self, cache: &CodeCache, id: BlockId) {

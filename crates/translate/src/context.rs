@@ -7,10 +7,22 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use interpret::tlb::{First, Tlb};
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
-use x86::CpuState;
+use x86::{CpuState, Rflags};
 
+/// Binary logarithm of the jump cache's entries.
+const JUMP_BITS: u32 = 16;
 /// Entries of the jump cache.
-pub(crate) const JUMPS: usize = 4096;
+pub(crate) const JUMPS: usize = 1 << JUMP_BITS;
+
+/// The bits of a keyed instruction pointer that choose a jump-cache entry, if
+/// keys begin at bit `shift`: some of the place in the page, of the page, and
+/// of the key.
+pub(crate) const fn jump_mask(shift: u32) -> u64 {
+    const IN_PAGE: u32 = 9;
+    const OF_KEY: u32 = 2;
+    const OF_PAGE: u32 = JUMP_BITS - IN_PAGE - OF_KEY;
+    ((1 << IN_PAGE) - 1) << 1 | ((1 << OF_PAGE) - 1) << 12 | ((1 << OF_KEY) - 1) << shift
+}
 /// Room for return addresses and signal frames.
 const STACK: usize = 256 << 10;
 
@@ -71,6 +83,36 @@ pub(crate) struct Context {
     /// The return address that was behind the exit.
     pub(crate) exit_at: u64,
     pub(crate) host_rsp: u64,
+    /// EFLAGS without the arithmetic flags, IF and the bit that is always set.
+    pub(crate) system_flags: u64,
+    /// EFLAGS.IF in its place.
+    pub(crate) interrupt_flag: u64,
+    /// The vCPU's word of pending signals.
+    pub(crate) signals: *const AtomicU32,
+    /// The machine's time-stamp counter minus the host's.
+    pub(crate) tsc_offset: u64,
+    /// Keys of the modes that generated code can switch to: see [`Way`].
+    pub(crate) keys: [u64; 4],
+    /// The [`Way`] by which the privilege level was last changed since
+    /// entering, or 0.
+    pub(crate) ring: u64,
+    /// Code and address of the handler of SYSCALL.
+    pub(crate) syscall_code: u64,
+    pub(crate) syscall_entry: u64,
+    /// Nonzero if SYSCALL, SYSRET must not be executed inline.
+    pub(crate) syscall_blocked: u64,
+    pub(crate) sysret_blocked: u64,
+    /// Flags that SYSCALL leaves alone.
+    pub(crate) syscall_kept: u64,
+    /// Constants.
+    pub(crate) popf_mask: u64,
+    pub(crate) sysret_mask: u64,
+    pub(crate) upper_half_mask: u64,
+    pub(crate) direction_mask: u64,
+    pub(crate) mask_31: u64,
+    pub(crate) mask_63: u64,
+    /// EFLAGS.OF by its value.
+    pub(crate) overflow: [u32; 2],
     /// Blocks executed, in code that counts.
     pub(crate) blocks: u64,
     /// First-level misses that the second level served.
@@ -148,35 +190,68 @@ impl Context {
     fn initialize(&mut self) {
         self.index_mask = (interpret::tlb::ENTRIES as u64 - 1) << 12;
         self.page_mask = !0xfff;
-        self.jump_mask = (JUMPS as u64 - 1) << 1;
+        self.jump_mask = jump_mask(crate::keys::SHIFT_4_LEVEL);
         self.fpu_away = 1;
         self.host_mxcsr = 0x1f80;
+        self.sysret_mask = !(Rflags::ARITHMETIC | Rflags::IF | Rflags::FIXED).bits();
+        // RF, VM, VIF and VIP have rules of their own.
+        self.popf_mask = 0x3f_ffff & self.sysret_mask;
+        self.upper_half_mask = !0 << 47;
+        self.direction_mask = Rflags::DF.bits();
+        (self.mask_31, self.mask_63) = (31, 63);
+        self.overflow = [0, 1 << 11];
         self.tlb.initialize();
-        self.jumps.clear();
+        self.jumps.clear(self.jump_mask);
     }
 }
 
 impl JumpCache {
     /// Notes where the code for `rip` under `key` is.
-    pub(crate) fn note(&mut self, rip: u64, key: u64, code: u64) {
+    pub(crate) fn note(&mut self, mask: u64, rip: u64, key: u64, code: u64) {
         let keyed = rip.wrapping_add(key);
-        let index = (keyed >> 1) as usize % JUMPS;
+        let index = index(keyed, mask);
         self.tags[index] = keyed.wrapping_neg();
         self.code[index] = code;
     }
 
     /// The code for `rip` under `key`, if it is known.
-    pub(crate) fn find(&self, rip: u64, key: u64) -> Option<u64> {
+    #[inline]
+    pub(crate) fn find(&self, mask: u64, rip: u64, key: u64) -> Option<u64> {
         let keyed = rip.wrapping_add(key);
-        let index = (keyed >> 1) as usize % JUMPS;
+        let index = index(keyed, mask);
         (self.tags[index] == keyed.wrapping_neg()).then(|| self.code[index])
     }
 
-    /// Forgets all indirect branch targets.
-    pub(crate) fn clear(&mut self) {
-        for (index, tag) in self.tags.iter_mut().enumerate() {
-            // What would hit it has another index.
-            *tag = (((index ^ 1) as u64) << 1).wrapping_neg();
+    /// Forgets where the code for a keyed instruction pointer is.
+    pub(crate) fn forget(&mut self, mask: u64, keyed: u64) {
+        let index = index(keyed, mask);
+        if self.tags[index] == keyed.wrapping_neg() {
+            self.tags[index] = empty(index, mask);
         }
     }
+
+    /// Forgets all indirect branch targets.
+    pub(crate) fn clear(&mut self, mask: u64) {
+        self.tags.fill(0);
+        self.tags[0] = empty(0, mask);
+    }
+}
+
+/// A tag that no instruction pointer with this index hits. Zero does for all
+/// but the first: zero is what would hit it.
+const fn empty(index: usize, mask: u64) -> u64 {
+    let lowest = mask & mask.wrapping_neg();
+    if index == 0 { lowest.wrapping_neg() } else { 0 }
+}
+
+/// What PEXT with `mask` makes of `keyed`.
+#[inline]
+fn index(keyed: u64, mask: u64) -> usize {
+    // SAFETY: the engine refuses hosts without BMI2.
+    (unsafe { pext(keyed, mask) }) as usize % JUMPS
+}
+
+#[target_feature(enable = "bmi2")]
+fn pext(value: u64, mask: u64) -> u64 {
+    std::arch::x86_64::_pext_u64(value, mask)
 }

@@ -9,8 +9,11 @@ use crate::mode::Mode;
 
 /// Instruction pointers leave their upper bits to the key: canonical addresses
 /// have 48 bits that differ, or 57.
-const SHIFT_4_LEVEL: u32 = 48;
-const SHIFT_5_LEVEL: u32 = 57;
+pub(crate) const SHIFT_4_LEVEL: u32 = 48;
+pub(crate) const SHIFT_5_LEVEL: u32 = 57;
+
+/// Keys that are found at once: of the modes that code switches among.
+const RECENT: usize = 6;
 
 /// What a key stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -27,11 +30,16 @@ pub(crate) struct Scope {
     local: bool,
     /// Some of it lies in the lower half.
     low: bool,
+    /// The flushes of everything that came before.
+    since: u64,
 }
 
 impl Scope {
-    /// Notes a page of supervisor code.
-    pub(crate) fn note(&mut self, lin: LinearAddr, global: bool) {
+    /// Notes a page of supervisor code, fetched now.
+    pub(crate) fn note(&mut self, lin: LinearAddr, global: bool, tlb: &Tlb) {
+        if self.since != tlb.code_flushes.all {
+            *self = Self { since: tlb.code_flushes.all, ..Self::default() };
+        }
         self.local |= !global;
         self.low |= lin.0 >> 63 == 0;
     }
@@ -57,8 +65,12 @@ impl Scope {
 #[derive(Default)]
 pub(crate) struct Keys {
     known: HashMap<Meaning, u64>,
-    last: Option<(Meaning, u64)>,
+    /// Those asked for last, in a ring.
+    recent: [Option<(Meaning, u64)>; RECENT],
+    turn: usize,
     next: u64,
+    /// How often all were forgotten.
+    pub(crate) generation: u64,
     wide: bool,
 }
 
@@ -68,37 +80,45 @@ impl Keys {
     #[inline]
     pub(crate) fn key(&mut self, mode: Mode, scope: Scope, tlb: &Tlb, wide: bool) -> (u64, bool) {
         let meaning = scope.meaning(mode, tlb);
-        if let Some((last, key)) = self.last
-            && last == meaning
-            && self.wide == wide
-        {
-            return (key, false);
+        if self.wide == wide {
+            for &(known, key) in self.recent.iter().flatten() {
+                if known == meaning {
+                    return (key, false);
+                }
+            }
         }
         self.find(meaning, wide)
     }
 
     #[cold]
     fn find(&mut self, meaning: Meaning, wide: bool) -> (u64, bool) {
-        let shift = if wide { SHIFT_5_LEVEL } else { SHIFT_4_LEVEL };
-        let full = self.next >= (1 << (64 - shift)) - 1;
+        let full = self.next >= (1 << (64 - self.shift())) - 1;
         let clear = full || self.wide != wide;
         if clear {
             self.forget();
             self.wide = wide;
         }
+        let shift = self.shift();
         let next = &mut self.next;
         let key = *self.known.entry(meaning).or_insert_with(|| {
             *next += 1;
             *next << shift
         });
-        self.last = Some((meaning, key));
+        self.turn = (self.turn + 1) % RECENT;
+        self.recent[self.turn] = Some((meaning, key));
         (key, clear)
+    }
+
+    /// The first bit of keys.
+    pub(crate) fn shift(&self) -> u32 {
+        if self.wide { SHIFT_5_LEVEL } else { SHIFT_4_LEVEL }
     }
 
     /// Forgets all keys; the jump cache must be cleared too.
     pub(crate) fn forget(&mut self) {
         self.known.clear();
-        self.last = None;
+        self.generation += 1;
+        self.recent = [None; RECENT];
         self.next = 0;
     }
 }

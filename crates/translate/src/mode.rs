@@ -2,7 +2,7 @@
 
 use interpret::slow::SlowPath;
 use interpret::tlb::View;
-use x86::SegmentName;
+use x86::{Cr4, SegmentName};
 
 /// Everything besides the instructions' bytes that decides what host code a
 /// block becomes.
@@ -18,6 +18,29 @@ const SSE: u32 = 1 << 8;
 const AVX: u32 = 1 << 9;
 const AVX512: u32 = 1 << 10;
 const NO_WINDOWS: u32 = 1 << 11;
+const TSC: u32 = 1 << 12;
+const SMAP: u32 = 1 << 13;
+
+/// The modes that generated code can switch to by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Way {
+    /// By SYSCALL or CLAC.
+    Supervisor = 1,
+    /// By STAC.
+    SupervisorAc = 2,
+    /// By SYSRET.
+    User = 3,
+}
+
+impl Way {
+    pub(crate) const ALL: [Self; 3] = [Self::Supervisor, Self::SupervisorAc, Self::User];
+
+    /// Where the context holds the key of the mode.
+    pub(crate) const fn key(self) -> i32 {
+        crate::context::offset!(keys) + self as i32 * 8
+    }
+}
 
 const DATA_SEGMENTS: u8 =
     1 << SegmentName::Es as u8 | 1 << SegmentName::Ss as u8 | 1 << SegmentName::Ds as u8;
@@ -25,7 +48,7 @@ const DATA_SEGMENTS: u8 =
 impl Mode {
     /// The mode of `slow` now; `None` if its code is not translated: 16-bit
     /// code, virtual-8086 mode, segments that are not flat.
-    pub(crate) fn of(slow: &SlowPath) -> Option<Self> {
+    pub(crate) fn of(slow: &SlowPath, tsc: bool) -> Option<Self> {
         let state = slow.state();
         let long = slow.code_size() == 8;
         if !long && !flat_32(slow) || !slow.stack_is_wide() {
@@ -42,7 +65,9 @@ impl Mode {
                 | bit(plain(SegmentName::Gs), GS_PLAIN)
                 | bit(sse, SSE)
                 | bit(avx, AVX)
-                | bit(avx512, AVX512),
+                | bit(avx512, AVX512)
+                | bit(tsc && (state.cpl() == 0 || slow.tsc_is_open()), TSC)
+                | bit(state.cr4.contains(Cr4::SMAP), SMAP),
         ))
     }
 
@@ -86,6 +111,34 @@ impl Mode {
 
     pub(crate) const fn cpl(self) -> u8 {
         (self.0 >> CPL_SHIFT & 3) as u8
+    }
+
+    /// The mode that `way` leads to from this one, a 64-bit mode; `open` says
+    /// whether programs may read the time-stamp counter.
+    pub(crate) const fn after(self, way: Way, open: bool) -> Self {
+        let kept = self.0 & !(7 << VIEW_SHIFT | 3 << CPL_SHIFT | NO_WINDOWS);
+        let (view, cpl) = match way {
+            Way::Supervisor => (View::Supervisor, 0),
+            Way::SupervisorAc => (View::SupervisorAc, 0),
+            Way::User => (View::User, 3),
+        };
+        let tsc = if cpl == 3 && !open { TSC } else { 0 };
+        Self(kept & !tsc | (view as u32) << VIEW_SHIFT | cpl << CPL_SHIFT)
+    }
+
+    /// Whether RDTSC may be executed inline.
+    pub(crate) const fn tsc(self) -> bool {
+        self.has(TSC)
+    }
+
+    /// Whether the mode tells EFLAGS.AC, at ring 0.
+    pub(crate) const fn tells_ac(self) -> bool {
+        self.has(SMAP) && matches!(self.0 >> VIEW_SHIFT & 7, 0 | 1)
+    }
+
+    /// EFLAGS.AC, if the mode tells it.
+    pub(crate) const fn ac(self) -> bool {
+        self.0 >> VIEW_SHIFT & 7 == View::SupervisorAc as u32
     }
 
     /// Code that must run at whatever linear address its page is mapped: that

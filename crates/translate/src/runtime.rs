@@ -92,6 +92,9 @@ const CALL: i32 = 8;
 /// From a check's failing CALL back to its first instruction.
 pub(crate) const CHECK_LENGTH: usize = 34;
 
+/// From a look-up's failing CALL back to its first instruction.
+pub(crate) const LOOK_UP_LENGTH: usize = 38;
+
 const GPR: i32 = offset_of!(CpuState, gpr) as i32;
 const FPU: usize = offset_of!(CpuState, fpu);
 const X87: i32 = (FPU + offset_of!(FpuState, x87)) as i32;

@@ -7,23 +7,27 @@ use engine::{
     Callout, EngineError, EngineKind, Kick, Platform, Stop, Vcpu, VcpuConfig, VcpuSignals, VcpuStats,
 };
 use interpret::slow::{Fetched, Ready, SlowPath};
-use x86::{CpuState, Cr4, Exception, LinearAddr, PAGE_SIZE, Rflags, SegmentName};
+use x86::{CpuState, Cr4, Exception, GuestPhysAddr, LinearAddr, PAGE_SIZE, Rflags, SegmentName};
 
 use crate::blocks::{Block, BlockId, Blocks, Key};
 use crate::cache::CodeCache;
-use crate::context::{Context, ContextBox};
+use crate::context::{Context, ContextBox, jump_mask};
 use crate::counters::Counters;
 use crate::emit::{Emitter, Source, Style};
 use crate::engine_impl::Options;
 use crate::fault;
 use crate::keys::{Keys, Scope};
-use crate::mode::Mode;
-use crate::runtime::{CHECK_LENGTH, Exit, Runtime, Vectors};
+use crate::mode::{Mode, Way};
+use crate::runtime::{CHECK_LENGTH, Exit, LOOK_UP_LENGTH, Runtime, Vectors};
 
 /// From behind a failing test to the access itself.
 const CHECK_TAIL: usize = 8;
 /// Room that the cache must have before a block is made.
 const BLOCK_ROOM: usize = 64 << 10;
+/// The longest instruction, in bytes (SDM 2A 2.3.11).
+const MAX_INSN: usize = 15;
+/// The most bytes of guest code in a block.
+const MAX_BLOCK: usize = 512;
 /// The longest access that a test allows.
 const MAX_ACCESS: u64 = 64;
 
@@ -50,6 +54,10 @@ struct Core {
     generation: u64,
     /// What supervisor code depends on.
     scope: Scope,
+    /// How often all blocks were dropped.
+    forgotten: u64,
+    /// The guest's time-stamp counter is the host's plus a constant.
+    tsc: bool,
     /// Flushes of pages with supervisor code that links between pages know of.
     linked_at: (u64, u64),
 }
@@ -97,6 +105,8 @@ impl Translated {
             counters: Counters::new(),
             options,
             scope: Scope::default(),
+            forgotten: 0,
+            tsc: false,
             linked_at: (0, 0),
         };
         Ok(Self { slow, core, signals })
@@ -165,8 +175,19 @@ impl Core {
     fn start(&mut self, slow: &mut SlowPath) {
         fault::install_handlers(self.cache.range(), self.runtime.exit(Exit::Interpret));
         let context = self.context.pointer().as_ptr();
+        let tsc_offset = slow.platform().tsc_offset();
+        self.tsc = tsc_offset.is_some();
         // SAFETY: no generated code runs now.
-        unsafe { (*context).state = slow.state_mut() };
+        unsafe {
+            (*context).state = slow.state_mut();
+            (*context).signals = slow.signals();
+            (*context).tsc_offset = tsc_offset.unwrap_or(0);
+        }
+    }
+
+    /// The processor's mode, if its code is translated.
+    fn mode(&self, slow: &SlowPath) -> Option<Mode> {
+        Mode::of(slow, self.tsc)
     }
 
     fn run(&mut self, slow: &mut SlowPath) -> Stop {
@@ -182,7 +203,7 @@ impl Core {
         if slow.wants_step() {
             return slow.step();
         }
-        let Some(mode) = Mode::of(slow) else { return slow.interpret() };
+        let Some(mode) = self.mode(slow) else { return slow.interpret() };
         match self.find(slow, mode) {
             Found::Code(code) => self.execute(slow, mode, code),
             Found::Single => slow.execute_one(),
@@ -197,24 +218,33 @@ impl Core {
         let key = self.key(slow, mode);
         let context = self.context.pointer().as_ptr();
         // SAFETY: no generated code runs now.
-        if let Some(code) = unsafe { (*context).jumps.find(lin.0, key) } {
+        if let Some(code) = unsafe { (*context).jumps.find((*context).jump_mask, lin.0, key) } {
             return Found::Code(code as usize);
         }
         match self.find_block(slow, mode, lin) {
             Ok(Some(id)) => {
-                let code = self.blocks.get(id).start;
-                if self.options.chain {
-                    let key = self.key(slow, mode);
-                    // SAFETY: as above.
-                    unsafe { (*context).jumps.note(lin.0, key, code as u64) };
-                }
-                Found::Code(code)
+                self.note_jump(slow, mode, lin, id);
+                Found::Code(self.blocks.get(id).start)
             }
             Ok(None) => Found::Single,
             Err(exception) => Found::Fault(exception),
         }
     }
 
+    /// Lets indirect branches find block `id` at `lin`.
+    fn note_jump(&mut self, slow: &mut SlowPath, mode: Mode, lin: LinearAddr, id: BlockId) {
+        if !self.options.chain {
+            return;
+        }
+        let key = self.key(slow, mode);
+        let code = self.blocks.get(id).start as u64;
+        let context = self.context.pointer().as_ptr();
+        // SAFETY: no generated code runs now.
+        unsafe { (*context).jumps.note((*context).jump_mask, lin.0, key, code) };
+        self.blocks.note_jump(id, lin.0.wrapping_add(key));
+    }
+
+    #[inline]
     fn key(&mut self, slow: &mut SlowPath, mode: Mode) -> u64 {
         let wide = slow.state().cr4.contains(Cr4::LA57);
         let (key, clear) = self.keys.key(mode, self.scope, slow.tlb(), wide);
@@ -227,7 +257,10 @@ impl Core {
     fn clear_jumps(&mut self) {
         let context = self.context.pointer().as_ptr();
         // SAFETY: no generated code runs now.
-        unsafe { (*context).jumps.clear() };
+        unsafe {
+            (*context).jump_mask = jump_mask(self.keys.shift());
+            (*context).jumps.clear((*context).jump_mask);
+        }
     }
 
     /// Drops what writes to code and flushes have made wrong.
@@ -254,14 +287,16 @@ impl Core {
         let (hits, epoch) = slow.memory().code_hits(self.epoch);
         self.epoch = epoch;
         let Some(hits) = hits else { return self.forget_all(slow) };
-        let dropped: u64 = hits.into_iter().map(|hit| self.blocks.drop_hit(&self.cache, hit)).sum();
-        if dropped > 0 {
-            self.clear_jumps();
-            slow.stats_mut().callouts[Callout::BlockInvalidated as usize] += dropped;
-        }
+        let context = self.context.pointer().as_ptr();
+        // SAFETY: no generated code runs now.
+        let forget = |keyed| unsafe { (*context).jumps.forget((*context).jump_mask, keyed) };
+        let dropped: u64 =
+            hits.into_iter().map(|hit| self.blocks.drop_hit(&self.cache, hit, forget)).sum();
+        slow.stats_mut().callouts[Callout::BlockInvalidated as usize] += dropped;
     }
 
     fn forget_all(&mut self, slow: &SlowPath) {
+        self.forgotten += 1;
         self.generation = slow.generation();
         self.blocks.clear();
         self.cache.clear();
@@ -279,10 +314,34 @@ impl Core {
     ) -> Result<Option<BlockId>, Exception> {
         let Some(fetched) = slow.fetch(lin)? else { return Ok(None) };
         if !mode.position_independent() {
-            self.scope.note(lin, fetched.global);
+            self.scope.note(lin, fetched.global, slow.tlb());
         }
         let gpa = fetched.gpa.0 | lin.page_offset();
-        let key = Key { gpa, lin: if mode.position_independent() { 0 } else { lin.0 }, mode };
+        let lin_of = if mode.position_independent() { 0 } else { lin.0 };
+        let key = Key { gpa, second: 0, lin: lin_of, mode };
+        if let Some(id) = self.blocks.find(&key).or_else(|| self.translate(slow, key, lin, &fetched)) {
+            return Ok(Some(id));
+        }
+        self.find_crossing(slow, key, lin, &fetched)
+    }
+
+    /// The block of an instruction that crosses the end of its page.
+    fn find_crossing(
+        &mut self,
+        slow: &mut SlowPath,
+        key: Key,
+        lin: LinearAddr,
+        fetched: &Fetched,
+    ) -> Result<Option<BlockId>, Exception> {
+        let width = if key.mode.long() { u64::MAX } else { 0xffff_ffff };
+        let next = LinearAddr((lin.0 | (PAGE_SIZE - 1)).wrapping_add(1) & width);
+        // If the second page faults, the interpreter says how.
+        let Ok(Some(second)) = slow.fetch(next) else { return Ok(None) };
+        if !key.mode.position_independent() {
+            self.scope.note(next, second.global, slow.tlb());
+        }
+        let key = Key { second: second.gpa.0, ..key };
+        let fetched = Fetched { large: fetched.large && second.large, ..*fetched };
         Ok(self.blocks.find(&key).or_else(|| self.translate(slow, key, lin, &fetched)))
     }
 
@@ -298,24 +357,23 @@ impl Core {
         if full | slow.forget_if_full() {
             self.forget_all(slow);
         }
-        let start = x86::GuestPhysAddr(key.gpa);
-        let mut bytes = [0; PAGE_SIZE as usize];
-        let bytes = &mut bytes[start.page_offset() as usize..];
-        let mut again = [0; PAGE_SIZE as usize];
-        slow.memory().read(start, bytes).ok()?;
+        let code = GuestCode::of(key);
+        let (mut bytes, mut again) = ([0; MAX_BLOCK], [0; MAX_BLOCK]);
+        let bytes = &mut bytes[..code.room()];
+        code.read(slow, bytes)?;
         let made = loop {
             let source = Source { bytes, lin: lin.0, mode: key.mode, large: fetched.large };
             let made = self.emitter.block(source, slow, self.cache.next())?;
             let len = usize::from(made.guest_len);
-            slow.mark_code(start, len as u64);
+            code.mark(slow, len);
             // A write of another thread is noticed from the mark on; what came
             // before it must show here.
             let again = &mut again[..len];
-            slow.memory().read(start, again).ok()?;
+            code.read(slow, again)?;
             if bytes[..len] == *again {
                 break made;
             }
-            slow.memory().read(start, bytes).ok()?;
+            code.read(slow, bytes)?;
         };
         let origin = self.cache.next();
         let code = self.emitter.asm.code();
@@ -332,7 +390,15 @@ impl Core {
     /// Runs code from `code` on until somebody must look up where to go.
     fn execute(&mut self, slow: &mut SlowPath, mode: Mode, code: usize) -> Result<(), Stop> {
         let context = self.context.pointer().as_ptr();
-        let key = self.key(slow, mode);
+        let key = loop {
+            let generation = self.keys.generation;
+            let key = self.key(slow, mode);
+            self.prepare_ways(slow, mode);
+            // All of them must be of one generation.
+            if self.keys.generation == generation {
+                break key;
+            }
+        };
         // SAFETY: no generated code runs now.
         unsafe {
             (*context).fpu_wanted = 0;
@@ -347,10 +413,32 @@ impl Core {
         let mut code = code;
         loop {
             let exit = self.enter(slow, code);
-            match self.handle(slow, mode, exit)? {
+            match self.handle(slow, exit)? {
                 Next::Resume(at) => code = at,
                 Next::LookUp => return Ok(()),
             }
+        }
+    }
+
+    /// Prepares for what generated code does by itself: SYSCALL, SYSRET, STAC
+    /// and CLAC.
+    fn prepare_ways(&mut self, slow: &mut SlowPath, mode: Mode) {
+        let enabled = mode.long() && slow.syscall_is_enabled();
+        let open = slow.tsc_is_open();
+        let keys = Way::ALL.map(|way| self.key(slow, mode.after(way, open)));
+        let msrs = &slow.state().msrs;
+        let context = self.context.pointer().as_ptr();
+        // SAFETY: no generated code runs now.
+        unsafe {
+            for (way, key) in Way::ALL.into_iter().zip(keys) {
+                (*context).keys[way as usize] = key;
+            }
+            let handler = (*context).jumps.find((*context).jump_mask, msrs.lstar, keys[0]).filter(|_| enabled);
+            (*context).syscall_code = handler.unwrap_or(0);
+            (*context).syscall_entry = msrs.lstar;
+            (*context).syscall_kept = !msrs.fmask;
+            (*context).syscall_blocked = handler.is_none().into();
+            (*context).sysret_blocked = (!enabled).into();
         }
     }
 
@@ -365,20 +453,47 @@ impl Core {
         // an address in the cache where code begins or goes on.
         unsafe {
             (*context).flags = flags_image(state.rflags);
+            (*context).system_flags = state.rflags.difference(INLINE_FLAGS).bits();
+            (*context).interrupt_flag = state.rflags.intersection(Rflags::IF).bits();
+            (*context).ring = 0;
             (*context).fs_base = state.segment(SegmentName::Fs).base;
             (*context).gs_base = state.segment(SegmentName::Gs).base;
             (*context).fpu_blocked = blocked;
             (*context).target = code as u64;
             let enter: extern "sysv64" fn(*mut Context) -> u64 = std::mem::transmute(self.runtime.enter);
             let number = enter(context);
-            let state = slow.state_mut();
-            state.rflags = merge_flags(state.rflags, (*context).flags);
+            self.take_back(slow);
             Exit::from_number(number)
         }
     }
 
+    /// Brings what generated code keeps elsewhere into the state.
+    #[inline]
+    fn take_back(&mut self, slow: &mut SlowPath) {
+        let context = self.context.pointer().as_ptr();
+        // SAFETY: no generated code runs now.
+        let (flags, system, ring) = unsafe {
+            let state = slow.state_mut();
+            state.segment_mut(SegmentName::Fs).base = (*context).fs_base;
+            state.segment_mut(SegmentName::Gs).base = (*context).gs_base;
+            ((*context).flags, (*context).system_flags | (*context).interrupt_flag, (*context).ring)
+        };
+        let state = slow.state_mut();
+        let ac = state.rflags.contains(Rflags::AC);
+        let system = Rflags::from_bits_retain(system) | Rflags::FIXED;
+        state.rflags = merge_flags(system, flags);
+        let ac_changed = ac != state.rflags.contains(Rflags::AC);
+        if ring == Way::Supervisor as u64 {
+            slow.enter_by_syscall();
+        } else if ring == Way::User as u64 {
+            slow.leave_by_sysret();
+        } else if ac_changed {
+            slow.refresh();
+        }
+    }
+
     /// Does what code has come back for.
-    fn handle(&mut self, slow: &mut SlowPath, mode: Mode, exit: Exit) -> Result<Next, Stop> {
+    fn handle(&mut self, slow: &mut SlowPath, exit: Exit) -> Result<Next, Stop> {
         self.counters.exit(exit);
         let context = self.context.pointer().as_ptr();
         // SAFETY: no generated code runs now.
@@ -387,6 +502,7 @@ impl Core {
             return Err(Stop::Failed(format!("translated code came back from nowhere ({at:#x})")));
         };
         let block = self.blocks.get(id);
+        let mode = block.key.mode;
         let place = block.guest_place(at - 1);
         let page = if mode.position_independent() { page } else { block.key.lin & !(PAGE_SIZE - 1) };
         let width = if mode.long() { u64::MAX } else { 0xffff_ffff };
@@ -395,7 +511,8 @@ impl Core {
             Exit::Link => self.link(slow, mode, id, at, page, width),
             Exit::Callout => self.callout(slow, mode, id, place, at),
             Exit::Poll => Ok(Next::LookUp),
-            Exit::Indirect | Exit::Interpret | Exit::Window => {
+            Exit::Indirect => self.indirect(slow, mode, at),
+            Exit::Interpret | Exit::Window => {
                 slow.execute_one()?;
                 Ok(Next::LookUp)
             }
@@ -419,18 +536,43 @@ impl Core {
             return Err(Stop::Failed(format!("a branch of translated code is unknown ({at:#x})")));
         };
         let target = page.wrapping_add(block.ways[number].target as u64) & width;
-        let (valid, mode_of) = (block.valid, block.key.mode);
+        let valid = block.valid;
         slow.state_mut().rip = target;
         if !self.options.chain || !valid {
             return Ok(Next::LookUp);
         }
-        let made = self.blocks.len();
-        if let Ok(Some(to)) = self.find_block(slow, mode_of, LinearAddr(target))
-            && self.blocks.len() >= made
+        let forgotten = self.forgotten;
+        if let Ok(Some(to)) = self.find_block(slow, mode, LinearAddr(target))
+            && self.forgotten == forgotten
+            && self.blocks.may_link(id, number as u8, to)
         {
             self.blocks.link(&self.cache, id, number as u8, to);
+            return Ok(Next::Resume(self.blocks.get(to).inner));
         }
-        debug_assert_eq!(mode.long(), mode_of.long());
+        Ok(Next::LookUp)
+    }
+
+    /// An indirect branch to the address in R10 that the jump cache does not
+    /// know.
+    fn indirect(&mut self, slow: &mut SlowPath, mode: Mode, at: usize) -> Result<Next, Stop> {
+        let context = self.context.pointer().as_ptr();
+        // SAFETY: no generated code runs now.
+        let (target, key) = unsafe { ((*context).save_r10, (*context).key.load(Ordering::Relaxed)) };
+        let rip = slow.state().rip;
+        if self.options.chain && key != 0 {
+            let forgotten = self.forgotten;
+            slow.state_mut().rip = target;
+            let found = self.find_block(slow, mode, LinearAddr(target));
+            slow.state_mut().rip = rip;
+            if let Ok(Some(id)) = found
+                && self.forgotten == forgotten
+                && self.key(slow, mode) == key
+            {
+                self.note_jump(slow, mode, LinearAddr(target), id);
+                return Ok(Next::Resume(at - LOOK_UP_LENGTH));
+            }
+        }
+        slow.execute_one()?;
         Ok(Next::LookUp)
     }
 
@@ -459,7 +601,7 @@ impl Core {
             && !slow.wants_step()
             && slow.memory().code_epoch() == self.epoch
             && slow.tlb().flushes == flushes
-            && Mode::of(slow) == Some(mode);
+            && self.mode(slow) == Some(mode);
         Ok(if goes_on { Next::Resume(at) } else { Next::LookUp })
     }
 
@@ -480,6 +622,52 @@ impl Core {
                 slow.execute_one()?;
                 Ok(Next::LookUp)
             }
+        }
+    }
+}
+
+/// Flags that generated code keeps elsewhere than the others.
+const INLINE_FLAGS: Rflags = Rflags::ARITHMETIC.union(Rflags::IF).union(Rflags::FIXED);
+
+/// Guest code in one page, or one instruction in two.
+#[derive(Clone, Copy)]
+struct GuestCode {
+    start: GuestPhysAddr,
+    second: Option<GuestPhysAddr>,
+}
+
+impl GuestCode {
+    fn of(key: Key) -> Self {
+        let second = (key.second != 0).then_some(GuestPhysAddr(key.second));
+        Self { start: GuestPhysAddr(key.gpa), second }
+    }
+
+    /// Bytes in the first page.
+    fn in_first(self) -> usize {
+        (PAGE_SIZE - self.start.page_offset()) as usize
+    }
+
+    /// How many bytes a block can have at the most.
+    fn room(self) -> usize {
+        if self.second.is_some() { MAX_INSN } else { self.in_first().min(MAX_BLOCK) }
+    }
+
+    /// Reads the first `bytes.len()` bytes; `None` if they are not memory.
+    fn read(self, slow: &SlowPath, bytes: &mut [u8]) -> Option<()> {
+        let (first, second) = bytes.split_at_mut(self.in_first().min(bytes.len()));
+        slow.memory().read(self.start, first).ok()?;
+        match self.second {
+            Some(at) => slow.memory().read(at, second).ok(),
+            None => Some(()),
+        }
+    }
+
+    /// Notes that the first `len` bytes are translated.
+    fn mark(self, slow: &mut SlowPath, len: usize) {
+        let first = self.in_first().min(len);
+        slow.mark_code(self.start, first as u64);
+        if let Some(at) = self.second.filter(|_| len > first) {
+            slow.mark_code(at, (len - first) as u64);
         }
     }
 }

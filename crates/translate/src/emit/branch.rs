@@ -7,7 +7,7 @@ use super::{Body, Flow};
 use crate::asm::{R8, R10, R11, RCX, RSP, at, field, indexed};
 use crate::context::{Context, offset};
 use crate::registers::{Place, number_of, place_of};
-use crate::runtime::Exit;
+use crate::runtime::{Exit, LOOK_UP_LENGTH};
 
 /// Linear addresses with these bits in common share a mapping if it is a large
 /// one.
@@ -50,7 +50,7 @@ impl Body<'_> {
 
     /// Whether a direct branch can be linked for as long as its block lives or
     /// its large page is mapped.
-    fn is_linkable(&self, target: i64) -> bool {
+    pub(super) fn is_linkable(&self, target: i64) -> bool {
         let same_large_page = || {
             let lin = self.page.wrapping_add(target as u64);
             self.large && !self.mode.position_independent() && (lin ^ self.page) >> LARGE_PAGE == 0
@@ -72,17 +72,25 @@ impl Body<'_> {
 
     /// Goes to the code for the instruction pointer R10, if the jump cache
     /// knows it; `commit` is what remains to be done of the instruction.
-    fn look_up(&mut self, unknown: Exit, commit: impl FnOnce(&mut Self)) {
+    pub(super) fn look_up(&mut self, unknown: Exit, commit: impl FnOnce(&mut Self)) {
+        self.look_up_as(unknown, offset!(key), commit);
+    }
+
+    /// The same, for code in the mode whose key lies at `key` in the context.
+    /// R11 must be left alone by `commit`, R10 at its end too.
+    pub(super) fn look_up_as(&mut self, unknown: Exit, key: i32, commit: impl FnOnce(&mut Self)) {
         let tags = std::mem::offset_of!(Context, jumps.tags) as i32;
         let code = std::mem::offset_of!(Context, jumps.code) as i32;
         let exit = self.exit(unknown);
         let asm = self.asm();
-        asm.load(R11, field(offset!(key)));
+        let start = asm.len();
+        asm.load(R11, field(key).with_disp32());
         asm.lea(true, R11, indexed(Some(R11), R10, 0, 0));
         asm.pext(RCX, R11, field(offset!(jump_mask)));
         asm.load(RCX, indexed(Some(RSP), RCX, 3, tags));
         asm.lea(true, RCX, indexed(Some(RCX), R11, 0, 0));
         asm.unless_rcx_is_zero(|asm| asm.call(exit));
+        debug_assert_eq!(asm.len() - start, LOOK_UP_LENGTH);
         commit(self);
         let asm = self.asm();
         asm.pext(RCX, R11, field(offset!(jump_mask)));
@@ -91,7 +99,7 @@ impl Body<'_> {
 
     /// Looks whether somebody wants the vCPU; before every jump backwards.
     fn poll(&mut self, target: i64) {
-        if target > i64::from(self.place) {
+        if target > i64::from(self.place) || self.in_shadow {
             return;
         }
         let exit = self.exit(Exit::Poll);

@@ -6,11 +6,13 @@
 //! interpreter. At the start of each instruction the guest's state is exact:
 //! an instruction commits only when nothing of it can fail any more.
 
+mod bits;
 mod branch;
 mod high_byte;
 mod memory;
 mod plain;
 mod stack;
+mod system;
 
 use iced_x86::{Code, Decoder, DecoderError, Encoder, Instruction, InstructionInfoFactory, Mnemonic};
 use interpret::slow::{SlowInsn, SlowPath, classify};
@@ -36,7 +38,8 @@ pub(crate) struct Style {
 /// Guest code to be translated.
 #[derive(Clone, Copy)]
 pub(crate) struct Source<'a> {
-    /// From the block's start to the end of its page.
+    /// From the block's start to the end of its page at the most, or a single
+    /// instruction that crosses it.
     pub(crate) bytes: &'a [u8],
     /// The linear address of the block's start.
     pub(crate) lin: u64,
@@ -93,6 +96,10 @@ impl Emitter {
             mode: source.mode,
             large: source.large,
             fpu_checked: false,
+            shadowed: false,
+            in_shadow: false,
+            more_follows: false,
+            next_crosses: false,
             made: Made { guest_len: 0, inner: origin, marks: Vec::new(), slow: Vec::new(), ways: Vec::new() },
             holes: Vec::new(),
             emitter: self,
@@ -119,6 +126,14 @@ struct Body<'a> {
     next: u16,
     /// The floating-point registers have been asked for.
     fpu_checked: bool,
+    /// The current instruction may set IF, so that no interrupt may come
+    /// before the next; and the one before did.
+    shadowed: bool,
+    in_shadow: bool,
+    /// The block goes on behind the current instruction, unless that ends it.
+    more_follows: bool,
+    /// The instruction behind the block crosses the end of the page.
+    next_crosses: bool,
     made: Made,
     /// Branches to be given stubs, and their targets in the page.
     holes: Vec<(Hole, i64)>,
@@ -166,10 +181,13 @@ impl Body<'_> {
                 if count == 0 {
                     return None;
                 }
+                self.next_crosses = start + bytes.len() == 0x1000;
                 break;
             };
             self.place = self.next;
             self.next += instruction.len() as u16;
+            self.more_follows = count + 1 < self.emitter.style.max_insns
+                && at + instruction.len() + MAX_LEN <= bytes.len();
             self.mark(self.place);
             let flow = self.instruction(&instruction, &rest[..instruction.len()]);
             self.made.guest_len = self.next - start as u16;
@@ -210,6 +228,7 @@ impl Body<'_> {
     }
 
     fn instruction(&mut self, instruction: &Instruction, bytes: &[u8]) -> Flow {
+        self.in_shadow = std::mem::take(&mut self.shadowed);
         let start = self.asm().len();
         let (holes, checked) = (self.holes.len(), self.fpu_checked);
         if let Some(flow) = self.inline(instruction) {
@@ -218,7 +237,7 @@ impl Body<'_> {
         // Whatever was begun is not to be.
         self.asm().truncate(start);
         self.holes.truncate(holes);
-        self.fpu_checked = checked;
+        (self.fpu_checked, self.shadowed) = (checked, false);
         self.callout(bytes, instruction.mnemonic())
     }
 
@@ -228,7 +247,8 @@ impl Body<'_> {
         if instruction.code() == Code::INVALID {
             return None;
         }
-        if let Some(flow) = self.branch(instruction) {
+        let special = self.branch(instruction).or_else(|| self.system(instruction));
+        if let Some(flow) = special.or_else(|| self.bit_string(instruction)) {
             return flow;
         }
         match instruction.mnemonic() {
@@ -280,7 +300,14 @@ impl Body<'_> {
     /// Goes on behind the last instruction.
     fn fall_through(&mut self) {
         self.mark(self.next);
-        self.jump_to(i64::from(self.next), Exit::Poll);
+        let next = i64::from(self.next);
+        if self.next_crosses && !self.is_linkable(0x1000) {
+            // It is made of two pages, one of which may be mapped elsewhere.
+            self.load_rip(crate::asm::R10, next);
+            self.look_up(Exit::Poll, |_| ());
+        } else {
+            self.jump_to(next, Exit::Poll);
+        }
     }
 
     /// A stub for each direct branch: it leaves until the branch is linked.

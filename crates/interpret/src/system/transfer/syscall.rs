@@ -74,6 +74,20 @@ fn syscall(cpu: &mut Cpu, _insn: &Insn) -> Exec {
     Ok(())
 }
 
+/// CS and SS become those that SYSCALL loads.
+pub(crate) fn load_syscall_segments(cpu: &mut Cpu) {
+    let selector = (cpu.state.msrs.star >> 32) as u16 & !3;
+    *cpu.state.segment_mut(SegmentName::Cs) = flat(selector, CODE64, 0);
+    *cpu.state.segment_mut(SegmentName::Ss) = flat(selector.wrapping_add(8), STACK, 0);
+}
+
+/// CS and SS become those that SYSRET to 64-bit code loads.
+pub(crate) fn load_sysret_segments(cpu: &mut Cpu) {
+    let base = (cpu.state.msrs.star >> 48) as u16;
+    *cpu.state.segment_mut(SegmentName::Cs) = flat(base.wrapping_add(16), CODE64, 3);
+    *cpu.state.segment_mut(SegmentName::Ss) = flat(base.wrapping_add(8), STACK, 3);
+}
+
 fn sysret(cpu: &mut Cpu, to_64bit: bool) -> Exec {
     if !has_syscall(cpu) {
         return Err(cpu.ud());

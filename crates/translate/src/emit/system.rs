@@ -1,0 +1,279 @@
+//! Privileged and sensitive instructions that guests execute all the time: the
+//! flags, the time-stamp counter, SYSCALL and SYSRET, SWAPGS, STAC and CLAC.
+//!
+//! Each has a fast case inline; where that does not hold, the interpreter
+//! executes the instruction.
+
+use iced_x86::{Code, Instruction, Mnemonic};
+use x86::CpuState;
+
+use super::{Body, Flow};
+use crate::asm::{Asm, R9, R10, R11, RAX, RCX, RDX, RSP, at, field, indexed};
+use crate::context::offset;
+use crate::mode::Way;
+use crate::runtime::Exit;
+
+/// EFLAGS.AC.
+const AC: i32 = 1 << 18;
+const IF: i32 = 1 << 9;
+
+impl Body<'_> {
+    /// Writes the instruction if it is one of these: `None` if it is not one,
+    /// `Some(None)` if it is the interpreter's.
+    pub(super) fn system(&mut self, instruction: &Instruction) -> Option<Option<Flow>> {
+        use Mnemonic as M;
+        Some(match instruction.mnemonic() {
+            M::Cli => self.cli(),
+            M::Sti => self.sti(),
+            M::Cld => self.cld(),
+            M::Pushfq | M::Pushfd => self.pushf(instruction),
+            M::Popfq | M::Popfd => self.popf(instruction),
+            M::Stac => self.set_ac(true),
+            M::Clac => self.set_ac(false),
+            M::Swapgs => self.swapgs(),
+            M::Rdtsc => self.rdtsc(false),
+            M::Rdtscp => self.rdtsc(true),
+            M::Syscall => self.syscall(),
+            M::Sysretq => self.sysret(),
+            _ => return None,
+        })
+    }
+
+    /// Leaves for the interpreter unless RCX is zero.
+    fn interpret_unless_rcx_is_zero(&mut self) {
+        let exit = self.exit(Exit::Interpret);
+        self.asm().unless_rcx_is_zero(|asm| asm.call(exit));
+    }
+
+    /// Leaves if a signal is pending: the interrupt flag is about to be set.
+    fn interpret_if_signalled(&mut self) {
+        let asm = self.asm();
+        asm.load(RCX, field(offset!(signals)));
+        asm.load32(RCX, at(RCX, 0));
+        self.interpret_unless_rcx_is_zero();
+    }
+
+    fn cli(&mut self) -> Option<Flow> {
+        if self.mode.cpl() != 0 {
+            return None;
+        }
+        self.asm().store_imm(true, field(offset!(interrupt_flag)), 0);
+        Some(Flow::Next)
+    }
+
+    /// With nothing pending there is nothing for the shadow to hold back. What
+    /// becomes pending now is seen later, and not before the next instruction.
+    fn sti(&mut self) -> Option<Flow> {
+        if self.mode.cpl() != 0 || !self.more_follows {
+            return None;
+        }
+        self.interpret_if_signalled();
+        self.asm().store_imm(true, field(offset!(interrupt_flag)), IF);
+        self.shadowed = true;
+        Some(Flow::Next)
+    }
+
+    fn cld(&mut self) -> Option<Flow> {
+        let asm = self.asm();
+        asm.load(RCX, field(offset!(system_flags)));
+        asm.pext(RCX, RCX, field(offset!(direction_mask)));
+        self.interpret_unless_rcx_is_zero();
+        Some(Flow::Next)
+    }
+
+    /// RCX becomes the flags as PUSHF stores them.
+    fn load_flags(&mut self) {
+        let asm = self.asm();
+        asm.store(field(offset!(save_rax)), RAX);
+        asm.save_flags();
+        asm.bytes(&[0x0f, 0xb6, 0xcc]); // movzx ecx, ah
+        asm.bytes(&[0x0f, 0xb6, 0xc0]); // movzx eax, al
+        asm.load32(RAX, indexed(Some(RSP), RAX, 2, offset!(overflow)));
+        asm.lea(true, RCX, indexed(Some(RCX), RAX, 0, 0));
+        for part in [offset!(system_flags), offset!(interrupt_flag)] {
+            asm.load(RAX, field(part));
+            asm.lea(true, RCX, indexed(Some(RCX), RAX, 0, 0));
+        }
+        asm.load(RAX, field(offset!(save_rax)));
+    }
+
+    /// The host's arithmetic flags become those in RCX, which is used.
+    fn set_arithmetic_flags(asm: &mut Asm) {
+        asm.store(field(offset!(save_rax)), RAX);
+        asm.mov32(RAX, RCX);
+        asm.bytes(&[0x88, 0xc4]); // mov ah, al
+        asm.shift(false, RCX, 11);
+        asm.arith_imm(crate::asm::Arith::And, false, RCX, 1);
+        asm.bytes(&[0x88, 0xc8]); // mov al, cl
+        asm.restore_flags();
+        asm.load(RAX, field(offset!(save_rax)));
+    }
+
+    fn pushf(&mut self, instruction: &Instruction) -> Option<Flow> {
+        let wanted = if self.mode.long() { Code::Pushfq } else { Code::Pushfd };
+        if instruction.code() != wanted {
+            return None;
+        }
+        self.open_slot();
+        self.load_flags();
+        self.store_slot(RCX);
+        self.move_stack(-self.slot());
+        Some(Flow::Next)
+    }
+
+    /// At ring 0, with the same system flags but IF as before.
+    fn popf(&mut self, instruction: &Instruction) -> Option<Flow> {
+        let wanted = if self.mode.long() { Code::Popfq } else { Code::Popfd };
+        if self.mode.cpl() != 0 || instruction.code() != wanted {
+            return None;
+        }
+        self.top_slot();
+        self.load_slot(R10);
+        let asm = self.asm();
+        asm.pext(RCX, R10, field(offset!(popf_mask)));
+        asm.load(R11, field(offset!(system_flags)));
+        asm.pext(R11, R11, field(offset!(popf_mask)));
+        asm.not(R11);
+        asm.lea(true, RCX, indexed(Some(RCX), R11, 0, 1));
+        self.interpret_unless_rcx_is_zero();
+        self.interpret_if_signalled();
+        self.take_flags();
+        self.move_stack(self.slot());
+        Some(Flow::Next)
+    }
+
+    /// Arithmetic flags and IF become those in R10.
+    fn take_flags(&mut self) {
+        let asm = self.asm();
+        asm.mov(RCX, R10);
+        asm.arith_imm(crate::asm::Arith::And, false, RCX, IF);
+        asm.store(field(offset!(interrupt_flag)), RCX);
+        asm.mov(RCX, R10);
+        Self::set_arithmetic_flags(asm);
+    }
+
+    /// STAC and CLAC change how the code behind them sees memory.
+    fn set_ac(&mut self, on: bool) -> Option<Flow> {
+        if self.mode.cpl() != 0 || !self.mode.tells_ac() {
+            return None;
+        }
+        if self.mode.ac() == on {
+            return Some(Flow::Next);
+        }
+        self.load_rip(R10, i64::from(self.next));
+        let way = if on { Way::SupervisorAc } else { Way::Supervisor };
+        self.look_up_as(Exit::Interpret, way.key(), |body| {
+            let asm = body.asm();
+            asm.load(RCX, field(offset!(system_flags)));
+            asm.lea(true, RCX, at(RCX, if on { AC } else { -AC }));
+            asm.store(field(offset!(system_flags)), RCX);
+            asm.load(RCX, field(way.key()));
+            asm.exchange(field(offset!(key)), RCX);
+        });
+        Some(Flow::End)
+    }
+
+    fn swapgs(&mut self) -> Option<Flow> {
+        if self.mode.cpl() != 0 || !self.mode.long() {
+            return None;
+        }
+        let kernel = std::mem::offset_of!(CpuState, msrs.kernel_gs_base) as i32;
+        let asm = self.asm();
+        asm.load(RCX, field(offset!(state)));
+        asm.load(R10, at(RCX, kernel));
+        asm.load(R11, field(offset!(gs_base)));
+        asm.store(at(RCX, kernel), R11);
+        asm.store(field(offset!(gs_base)), R10);
+        Some(Flow::Next)
+    }
+
+    fn rdtsc(&mut self, with_aux: bool) -> Option<Flow> {
+        if !self.mode.tsc() {
+            return None;
+        }
+        let adjust = std::mem::offset_of!(CpuState, msrs.tsc_adjust) as i32;
+        let aux = std::mem::offset_of!(CpuState, msrs.tsc_aux) as i32;
+        let asm = self.asm();
+        if with_aux {
+            asm.bytes(&[0x0f, 0xae, 0xe8]); // lfence: RDTSCP waits for what came before
+        }
+        asm.load(RCX, field(offset!(state)));
+        asm.load(R10, at(RCX, adjust));
+        asm.load(R11, field(offset!(tsc_offset)));
+        asm.lea(true, R10, indexed(Some(R10), R11, 0, 0));
+        if with_aux {
+            asm.load32(R9, at(RCX, aux));
+        }
+        asm.bytes(&[0x0f, 0x31]); // rdtsc
+        asm.store32(field(offset!(temporary)), RAX);
+        asm.store32(field(offset!(temporary) + 4), RDX);
+        asm.load(RAX, field(offset!(temporary)));
+        asm.lea(true, RAX, indexed(Some(RAX), R10, 0, 0));
+        asm.rorx(RDX, RAX, 32);
+        asm.mov32(RDX, RDX);
+        asm.mov32(RAX, RAX);
+        Some(Flow::Next)
+    }
+
+    /// To the handler that IA32_LSTAR names, if FMASK leaves no flag as it is.
+    fn syscall(&mut self) -> Option<Flow> {
+        if !self.mode.long() || self.mode.cpl() != 3 {
+            return None;
+        }
+        let asm = self.asm();
+        asm.load(RCX, field(offset!(system_flags)));
+        asm.pext(RCX, RCX, field(offset!(syscall_kept)));
+        self.interpret_unless_rcx_is_zero();
+        // Nonzero if there is no code for the handler, or it must not be used.
+        self.asm().load(RCX, field(offset!(syscall_blocked)));
+        self.interpret_unless_rcx_is_zero();
+        self.load_flags();
+        let home_r11 = offset!(home) + 3 * 8;
+        self.asm().store(field(home_r11), RCX);
+        self.load_rip(R9, i64::from(self.next));
+        let asm = self.asm();
+        asm.constant(RCX, 0);
+        asm.store(field(offset!(system_flags)), RCX);
+        asm.store(field(offset!(interrupt_flag)), RCX);
+        Self::set_arithmetic_flags(asm);
+        asm.store_imm(true, field(offset!(ring)), Way::Supervisor as i32);
+        asm.load(RCX, field(Way::Supervisor.key()));
+        asm.exchange(field(offset!(key)), RCX);
+        asm.load(R10, field(offset!(syscall_entry)));
+        asm.jmp_mem(field(offset!(syscall_code)));
+        Some(Flow::End)
+    }
+
+    /// To 64-bit code, with no flags but the arithmetic ones and IF.
+    fn sysret(&mut self) -> Option<Flow> {
+        if !self.mode.long() || self.mode.cpl() != 0 {
+            return None;
+        }
+        let home_r11 = field(offset!(home) + 3 * 8);
+        let asm = self.asm();
+        asm.load(R10, home_r11);
+        asm.pext(RCX, R10, field(offset!(sysret_mask)));
+        self.interpret_unless_rcx_is_zero();
+        self.asm().pext(RCX, R9, field(offset!(upper_half_mask)));
+        self.interpret_unless_rcx_is_zero();
+        self.asm().load(RCX, field(offset!(sysret_blocked)));
+        self.interpret_unless_rcx_is_zero();
+        self.interpret_if_signalled();
+        self.asm().mov(R10, R9);
+        self.look_up_as(Exit::Interpret, Way::User.key(), |body| {
+            let asm = body.asm();
+            asm.store(field(offset!(temporary)), R11);
+            asm.load(R10, home_r11);
+            body.take_flags();
+            let asm = body.asm();
+            asm.constant(RCX, 0);
+            asm.store(field(offset!(system_flags)), RCX);
+            asm.store_imm(true, field(offset!(ring)), Way::User as i32);
+            asm.load(RCX, field(Way::User.key()));
+            asm.exchange(field(offset!(key)), RCX);
+            asm.mov(R10, R9);
+            asm.load(R11, field(offset!(temporary)));
+        });
+        Some(Flow::End)
+    }
+}
