@@ -639,9 +639,14 @@ mod tests {
         let mut tlb = Tlb::new();
         let mut page = Box::new(Page([0; 4096]));
         let host = page.0.as_mut_ptr();
-        let all = |tlb: &mut Tlb| [0x20_0000, 0x3f_f000, 0x40_0000].map(|lin| tlb.refill(View::User, true, lin));
+        let all =
+            |tlb: &mut Tlb| [0x20_0000, 0x3f_f000, 0x40_0000].map(|lin| tlb.refill(View::User, true, lin));
         for lin in [0x20_0000, 0x3f_f000, 0x40_0000] {
-            tlb.insert(View::User, true, Fill { shift: if lin < 0x40_0000 { 21 } else { 12 }, ..fill(lin, host, RIGHTS) });
+            tlb.insert(
+                View::User,
+                true,
+                Fill { shift: if lin < 0x40_0000 { 21 } else { 12 }, ..fill(lin, host, RIGHTS) },
+            );
         }
         assert_eq!(all(&mut tlb), [true; 3]);
         tlb.flush_page(0x30_0000);

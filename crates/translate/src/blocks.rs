@@ -125,7 +125,11 @@ impl Block {
     /// The pieces of page `page` that its guest code lies in.
     fn granules(&self, page: u64) -> u64 {
         let (start, len) = (self.key.gpa, u64::from(self.guest_len));
-        if start >> 12 == page { granule_mask(start, len) } else { granule_mask(0, len.saturating_sub(0x1000 - start % 0x1000)) }
+        if start >> 12 == page {
+            granule_mask(start, len)
+        } else {
+            granule_mask(0, len.saturating_sub(0x1000 - start % 0x1000))
+        }
     }
 
     /// The instruction at this place for the interpreter.

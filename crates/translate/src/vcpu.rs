@@ -290,8 +290,7 @@ impl Core {
         let context = self.context.pointer().as_ptr();
         // SAFETY: no generated code runs now.
         let forget = |keyed| unsafe { (*context).jumps.forget((*context).jump_mask, keyed) };
-        let dropped: u64 =
-            hits.into_iter().map(|hit| self.blocks.drop_hit(&self.cache, hit, forget)).sum();
+        let dropped: u64 = hits.into_iter().map(|hit| self.blocks.drop_hit(&self.cache, hit, forget)).sum();
         slow.stats_mut().callouts[Callout::BlockInvalidated as usize] += dropped;
     }
 
@@ -433,7 +432,8 @@ impl Core {
             for (way, key) in Way::ALL.into_iter().zip(keys) {
                 (*context).keys[way as usize] = key;
             }
-            let handler = (*context).jumps.find((*context).jump_mask, msrs.lstar, keys[0]).filter(|_| enabled);
+            let handler =
+                (*context).jumps.find((*context).jump_mask, msrs.lstar, keys[0]).filter(|_| enabled);
             (*context).syscall_code = handler.unwrap_or(0);
             (*context).syscall_entry = msrs.lstar;
             (*context).syscall_kept = !msrs.fmask;

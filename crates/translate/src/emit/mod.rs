@@ -186,8 +186,8 @@ impl Body<'_> {
             };
             self.place = self.next;
             self.next += instruction.len() as u16;
-            self.more_follows = count + 1 < self.emitter.style.max_insns
-                && at + instruction.len() + MAX_LEN <= bytes.len();
+            self.more_follows =
+                count + 1 < self.emitter.style.max_insns && at + instruction.len() + MAX_LEN <= bytes.len();
             self.mark(self.place);
             let flow = self.instruction(&instruction, &rest[..instruction.len()]);
             self.made.guest_len = self.next - start as u16;
