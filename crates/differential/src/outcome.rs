@@ -20,7 +20,8 @@ pub enum Event {
     },
     /// Not in time.
     Endless,
-    /// By a system call or another way out of the sandbox.
+    /// By a system call or another way out of the sandbox, or with registers
+    /// that the guest's processor cannot have.
     Escape,
     /// The engine gave up.
     Broken,

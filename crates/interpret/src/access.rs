@@ -181,7 +181,33 @@ impl Cpu {
     /// Whether an access is #AC, if it takes place at all. A bad address comes
     /// first, an absent page does not.
     pub(crate) fn misaligned(&self, view: View, lin: u64, size: u64) -> bool {
-        view.aligned() && !lin.is_multiple_of(alignment(size)) && !self.off_limits(lin)
+        view.aligned() && !lin.is_multiple_of(self.alignment(size)) && !self.off_limits(lin)
+    }
+
+    /// The alignment that is checked for an operand of `size` bytes (SDM 3A
+    /// table 6-7). Vectors of more than 8 bytes may be misaligned whatever
+    /// EFLAGS.AC says, which is #GP (SDM 2A tables 2-18 to 2-21); of the others
+    /// only some vendors want anything.
+    fn alignment(&self, size: u64) -> u64 {
+        match size {
+            // Environment and state of the x87 with 16-bit and 32-bit fields.
+            14 | 94 => 2,
+            28 | 108 => 4,
+            // A number of double extended precision, or of packed BCD.
+            10 => 8,
+            2 | 4 | 8 => size,
+            16 | 32 | 64 if self.cpuid.vendor().checks_alignment_of_vectors() => 16,
+            _ => 1,
+        }
+    }
+
+    /// Does `access` without alignment checks.
+    pub(crate) fn unaligned<T>(&mut self, access: impl FnOnce(&mut Self) -> Exec<T>) -> Exec<T> {
+        let view = self.view;
+        self.view = view.unaligned();
+        let outcome = access(self);
+        self.view = view;
+        outcome
     }
 
     /// Alignment checks and data breakpoints, for the views that want them.
@@ -304,22 +330,6 @@ impl Cpu {
             self.fault = Exception::ss(0);
         }
         cause
-    }
-}
-
-/// The alignment that is checked for an operand of `size` bytes (SDM 3A table
-/// 6-7). Vectors of more than 8 bytes are either allowed anywhere or
-/// misaligned whatever EFLAGS.AC says, which is #GP (SDM 2A tables 2-18 to
-/// 2-21).
-const fn alignment(size: u64) -> u64 {
-    match size {
-        // Environment and state of the x87 with 16-bit and 32-bit fields.
-        14 | 94 => 2,
-        28 | 108 => 4,
-        // A number of double extended precision, or of packed BCD.
-        10 => 8,
-        2 | 4 | 8 => size,
-        _ => 1,
     }
 }
 

@@ -104,6 +104,7 @@ impl InsnDecoder {
             if let Some(masked) = vector::masked(instruction) {
                 insn.handler = masked.handler;
                 insn.mem_size = masked.size;
+                insn.full = Some(Box::new(*instruction));
             }
         }
     }

@@ -37,6 +37,14 @@ impl Cpu {
         Err(self.raise(fault))
     }
 
+    /// Whether the segment allows everything that begins below 4 GiB, but not
+    /// what goes on above.
+    pub(crate) fn ends_at_4_gib(&self, segment: SegmentName, write: bool) -> bool {
+        let register = self.state.segment(segment);
+        let whole = register.limit == u32::MAX && !register.attributes.is_expand_down();
+        !self.long && whole && self.flat_end != u64::MAX && self.permits(register, write)
+    }
+
     /// Whether the segment's type allows the access. Real mode does not ask.
     fn permits(&self, segment: &Segment, write: bool) -> bool {
         if self.state.real_or_v86() {

@@ -2,8 +2,9 @@
 //! the host.
 
 use x86::cpuid::Vendor;
-use x86::{Exception, Gpr, Rflags, SegmentAttributes, SegmentName};
+use x86::{Cr0, Exception, Gpr, Rflags, SegmentAttributes, SegmentName, Vector};
 
+use crate::native::HostCpu;
 use crate::testing::{Bench, CODE, DATA};
 
 /// The page behind the one at [`DATA`] is absent.
@@ -175,5 +176,80 @@ fn far_pointers_have_32_bits_at_most_or_64() {
         set(&mut bench, Gpr::Rbx, END - 6);
         let outcome = bench.run(&[0x48, 0x0f, 0xb4, 0x03]);
         assert_eq!(outcome.is_err(), !amd);
+    }
+}
+
+/// CPL 3 with alignment checks.
+fn checked() -> Bench {
+    let mut bench = at_an_end();
+    bench.cpu.state.cr0.insert(Cr0::AM);
+    bench.cpu.state.rflags.insert(Rflags::AC);
+    bench.cpu.state.segment_mut(SegmentName::Ss).attributes = SegmentAttributes::from_bits(0xc0f3);
+    bench.refresh();
+    bench
+}
+
+#[test]
+fn vectors_are_aligned_or_not_if_alignment_is_checked() {
+    const AC: Exception = Exception::with_code(Vector::AC, 0);
+    for (amd, mut bench) in both(checked) {
+        for offset in [8, 12, 16] {
+            set(&mut bench, Gpr::Rdi, DATA + offset);
+            // movups xmm0, [rdi]; maskmovdqu xmm0, xmm0
+            let vector = if amd && offset % 16 != 0 { Err(AC) } else { Ok(()) };
+            assert_eq!(bench.run(&[0x0f, 0x10, 0x07]), vector, "{offset}");
+            let quadwords = if offset % 8 != 0 { Err(AC) } else { Ok(()) };
+            assert_eq!(bench.run(&[0x66, 0x0f, 0xf7, 0xc0]), quadwords, "{offset}");
+        }
+        set(&mut bench, Gpr::Rdi, END - 12);
+        // movups beyond the end
+        assert_eq!(
+            bench.run(&[0x0f, 0x10, 0x07]).unwrap_err().vector,
+            if amd { Vector::AC } else { Vector::PF }
+        );
+    }
+}
+
+#[test]
+fn masked_elements_are_aligned_one_by_one_or_not_at_all() {
+    if !HostCpu::detect().avx512 {
+        return;
+    }
+    // vmovups zmm1{k1}, [rdi]; vmovups [rdi]{k1}, zmm1
+    for code in [[0x62, 0xf1, 0x7c, 0x49, 0x10, 0x0f], [0x62, 0xf1, 0x7c, 0x49, 0x11, 0x0f]] {
+        for (amd, mut bench) in both(checked) {
+            bench.cpu.state.fpu.k[1] = 1;
+            set(&mut bench, Gpr::Rdi, END - 4);
+            bench.run(&code).unwrap();
+            set(&mut bench, Gpr::Rdi, END - 6);
+            assert_eq!(bench.run(&code).is_err(), amd);
+            bench.cpu.state.fpu.k[1] = 0;
+            bench.run(&code).unwrap();
+        }
+    }
+}
+
+#[test]
+fn an_element_in_front_of_4_gib_is_inside_its_segment() {
+    if !HostCpu::detect().avx512 {
+        return;
+    }
+    let load = [0x62, 0xf1, 0x7c, 0x49, 0x10, 0x0f];
+    for (amd, mut bench) in both(with_a_top) {
+        set(&mut bench, Gpr::Rdi, 0xffff_fffa);
+        bench.write(0x1f_fffa, &[1, 2, 3, 4]);
+        // vmovups zmm1{k1}, [edi]: in front, across, behind.
+        for (mask, outside) in [(1, false), (2, true), (4, true)] {
+            bench.cpu.state.fpu.k[1] = mask;
+            let expected = if amd && outside { Err(Exception::gp(0)) } else { Ok(()) };
+            assert_eq!(bench.run(&load), expected, "{mask}");
+        }
+        bench.cpu.state.fpu.k[1] = 1;
+        bench.run(&load).unwrap();
+        assert_eq!(bench.cpu.state.fpu.zmm[1].0[..4], [1, 2, 3, 4]);
+        // vmaskmovps xmm1, xmm2, [edi]: its elements wrap around.
+        bench.cpu.state.fpu.zmm[2].0 = [0; 64];
+        bench.cpu.state.fpu.zmm[2].0[8..12].fill(0x80);
+        bench.run(&[0xc4, 0xe2, 0x69, 0x2c, 0x0f]).unwrap();
     }
 }

@@ -25,6 +25,13 @@ impl Area {
         if lin & (align - 1) != 0 { Err(cpu.gp0()) } else { Ok(area) }
     }
 
+    /// Makes sure that the first `size` bytes can be read.
+    pub(super) fn probe(self, cpu: &mut Cpu, size: usize) -> Exec {
+        let lin = cpu.linear(self.segment, self.offset, size as u64, false)?;
+        cpu.probe_linear(cpu.view, lin, size as u64, false)
+            .map_err(|cause| cpu.as_stack_fault(cause, self.segment))
+    }
+
     /// The first `size` bytes.
     pub(super) fn read(self, cpu: &mut Cpu, size: usize) -> Exec<Vec<u8>> {
         let lin = cpu.linear(self.segment, self.offset, size.max(1) as u64, false)?;

@@ -85,6 +85,16 @@ impl Layout {
         }
     }
 
+    /// The `size` bytes of memory that an instruction loads, of which some
+    /// processors reach the first field before they look at the rest.
+    fn read(self, cpu: &mut Cpu, insn: &Insn, size: usize) -> Exec<Vec<u8>> {
+        let area = Area::of(cpu, insn, 1)?;
+        if cpu.cpuid.vendor().loads_environment_field_by_field() {
+            area.probe(cpu, self.field())?;
+        }
+        area.read(cpu, size)
+    }
+
     /// Reads an environment into `x87`.
     fn get(self, bytes: &[u8], x87: &mut X87State) {
         let mut fields = [0_u32; 7];
@@ -212,7 +222,7 @@ fn fldenv(cpu: &mut Cpu, insn: &Insn) -> Exec {
     cpu.require(Unit::X87)?;
     cpu.require_no_x87_exception()?;
     let layout = Layout::of(cpu, insn);
-    let bytes = Area::of(cpu, insn, 1)?.read(cpu, layout.size())?;
+    let bytes = layout.read(cpu, insn, layout.size())?;
     let x87 = &mut cpu.state.fpu.x87;
     let old = top(x87);
     layout.get(&bytes, x87);
@@ -241,7 +251,7 @@ fn frstor(cpu: &mut Cpu, insn: &Insn) -> Exec {
     cpu.require(Unit::X87)?;
     cpu.require_no_x87_exception()?;
     let layout = Layout::of(cpu, insn);
-    let bytes = Area::of(cpu, insn, 1)?.read(cpu, layout.size() + REGISTERS)?;
+    let bytes = layout.read(cpu, insn, layout.size() + REGISTERS)?;
     let (environment, registers) = bytes.split_at(layout.size());
     let x87 = &mut cpu.state.fpu.x87;
     layout.get(environment, x87);

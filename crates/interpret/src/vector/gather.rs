@@ -75,7 +75,8 @@ impl<const INDEX: usize> Elements<INDEX> {
 
     fn load(&self, cpu: &mut Cpu, insn: &Insn, i: usize) -> Exec {
         let offset = self.offset(cpu, insn, i);
-        let value = unaligned(cpu, |cpu| cpu.read_sized(self.segment, offset, self.size as u8))?;
+        // Without alignment checks (SDM 2C "VPGATHERDD").
+        let value = cpu.unaligned(|cpu| cpu.read_sized(self.segment, offset, self.size as u8))?;
         set_element(&mut cpu.state.fpu.zmm[self.data].0, i, self.size, value);
         Ok(())
     }
@@ -83,22 +84,13 @@ impl<const INDEX: usize> Elements<INDEX> {
     fn store(&self, cpu: &mut Cpu, insn: &Insn, i: usize) -> Exec {
         let offset = self.offset(cpu, insn, i);
         let value = element(&cpu.state.fpu.zmm[self.data].0, i, self.size);
-        unaligned(cpu, |cpu| cpu.write_sized(self.segment, offset, self.size as u8, value))
+        cpu.unaligned(|cpu| cpu.write_sized(self.segment, offset, self.size as u8, value))
     }
 
     /// Clears what lies above the elements in the data vector.
     fn clear_above(&self, cpu: &mut Cpu) {
         cpu.state.fpu.zmm[self.data].0[self.count * self.size..].fill(0);
     }
-}
-
-/// Does `access` without alignment checks (SDM 2C "VPGATHERDD").
-fn unaligned<T>(cpu: &mut Cpu, access: impl FnOnce(&mut Cpu) -> Exec<T>) -> Exec<T> {
-    let view = cpu.view;
-    cpu.view = view.unaligned();
-    let outcome = access(cpu);
-    cpu.view = view;
-    outcome
 }
 
 fn element(vector: &[u8; 64], i: usize, size: usize) -> u64 {

@@ -82,6 +82,8 @@ struct Reach {
     second: Option<Exception>,
     /// Bytes in the first page.
     in_first: u64,
+    /// Bytes of an element, and its fault if it lies in both pages.
+    between: Option<(u64, Exception)>,
 }
 
 /// What stands between an operand and the instruction.
@@ -93,19 +95,20 @@ struct Gap {
 }
 
 impl Reach {
+    /// Nothing can be accessed.
+    fn nothing(fault: Exception, operand: &Operand) -> Self {
+        Self { first: Some(fault), second: Some(fault), in_first: in_first(operand), between: None }
+    }
+
     fn of(cpu: &mut Cpu, operand: &Operand, write: bool) -> Exec<Self> {
-        let in_first = operand.size.min(0x1000 - (operand.lin & 0xfff));
-        if cpu.misaligned(cpu.view, operand.lin, operand.size) {
-            let fault = Some(Exception::with_code(Vector::AC, 0));
-            return Ok(Self { first: fault, second: fault, in_first });
-        }
+        let in_first = in_first(operand);
         let first = fault_of(cpu, operand, 0..in_first, write)?;
         let second = if in_first < operand.size {
             fault_of(cpu, operand, in_first..operand.size, write)?
         } else {
             None
         };
-        Ok(Self { first, second, in_first })
+        Ok(Self { first, second, in_first, between: None })
     }
 
     /// The gap, unless all can be accessed.
@@ -122,10 +125,21 @@ impl Reach {
 
     /// The fault of the byte that is `offset` bytes into the operand.
     fn fault_at(&self, operand: &Operand, offset: u64, mask: u64) -> Option<Exception> {
+        if let Some((element, fault)) = self.between {
+            let start = offset - offset % element;
+            if (start + 1..start + element).contains(&self.in_first) {
+                return Some(fault);
+            }
+        }
         let fault = if offset < self.in_first { self.first } else { self.second }?;
         let cr2 = fault.cr2.map(|_| operand.lin.wrapping_add(offset) & mask);
         Some(Exception { cr2, ..fault })
     }
+}
+
+/// Bytes of the operand in its first page.
+fn in_first(operand: &Operand) -> u64 {
+    operand.size.min(0x1000 - (operand.lin & 0xfff))
 }
 
 /// Why the part of the operand, in one page, cannot be accessed.
@@ -139,7 +153,7 @@ fn fault_of(cpu: &mut Cpu, operand: &Operand, part: Range<u64>, write: bool) -> 
 }
 
 /// The operand, with its fault if it is outside its segment.
-fn prepare(cpu: &mut Cpu, insn: &Insn, write: bool) -> Exec<(Operand, Option<Reach>)> {
+fn prepare(cpu: &mut Cpu, insn: &Insn, write: bool) -> Exec<(Operand, Option<Exception>)> {
     cpu.require(Unit::from_number(insn.reg1))?;
     let Some(thunk) = insn.thunk else { return Err(cpu.ud()) };
     let size = u64::from(insn.mem_size).clamp(1, MAX as u64);
@@ -149,10 +163,85 @@ fn prepare(cpu: &mut Cpu, insn: &Insn, write: bool) -> Exec<(Operand, Option<Rea
         Ok(lin) => Ok((Operand { thunk, segment, lin, size }, None)),
         Err(_) => {
             let lin = cpu.without_checks(segment, offset);
-            let reach = Reach { first: Some(cpu.fault), second: Some(cpu.fault), in_first: size };
-            Ok((Operand { thunk, segment, lin, size }, Some(reach)))
+            Ok((Operand { thunk, segment, lin, size }, Some(cpu.fault)))
         }
     }
+}
+
+/// What of an operand can be accessed, which is outside its segment or not.
+fn reach(
+    cpu: &mut Cpu,
+    insn: &Insn,
+    operand: &Operand,
+    outside: Option<Exception>,
+    write: bool,
+) -> Exec<Reach> {
+    let matters = cpu.view.aligned() || outside.is_some();
+    let element = insn.full.as_deref().filter(|_| matters).and_then(|full| element(cpu, full, operand));
+    let parts = element.filter(|_| cpu.ends_at_4_gib(operand.segment, write));
+    if let (Some(fault), None) = (outside, parts) {
+        return Ok(Reach::nothing(fault, operand));
+    }
+    let aligned = element.map_or(operand.size, |element| element.aligned);
+    let mut reach = if cpu.misaligned(cpu.view, operand.lin, aligned) {
+        Reach::nothing(Exception::with_code(Vector::AC, 0), operand)
+    } else {
+        cpu.unaligned(|cpu| Reach::of(cpu, operand, write))?
+    };
+    if let (Some(fault), Some(element)) = (outside, parts) {
+        reach.between = Some((element.bytes, fault));
+        if !element.wraps {
+            reach.second = Some(fault);
+        }
+    }
+    Ok(reach)
+}
+
+/// An element that is checked for itself.
+#[derive(Clone, Copy)]
+struct Element {
+    bytes: u64,
+    /// The size of operands that must be aligned alike.
+    aligned: u64,
+    /// Behind 4 GiB its address wraps around.
+    wraps: bool,
+}
+
+/// The elements of the operand, if each is checked for itself and the
+/// instruction accesses nothing but those that the mask selects.
+#[cold]
+fn element(cpu: &mut Cpu, instruction: &Instruction, operand: &Operand) -> Option<Element> {
+    if !cpu.cpuid.vendor().checks_masked_elements() || !selects(cpu, instruction, operand) {
+        return None;
+    }
+    let code = instruction.code().op_code();
+    // What the decoder calls an element may be a part of what a bit of the mask
+    // stands for, but what can be broadcast is not.
+    let bytes = match code.can_broadcast() {
+        true => code.broadcast_memory_size().size(),
+        false => instruction.memory_size().element_size(),
+    };
+    let bytes = bytes.max(1) as u64;
+    let wraps = is_vex_maskmov(instruction.mnemonic());
+    Some(Element { bytes, aligned: if wraps { 1 } else { bytes }, wraps })
+}
+
+/// Whether the instruction accesses only the elements that its mask selects:
+/// whether it accesses nothing with an empty one.
+fn selects(cpu: &mut Cpu, instruction: &Instruction, operand: &Operand) -> bool {
+    let compresses = packs(instruction.mnemonic()) && instruction.op_kind(0) == OpKind::Memory;
+    if compresses || is_vex_maskmov(instruction.mnemonic()) {
+        return true;
+    }
+    let mask = instruction.op_mask();
+    let Some(guard) = cpu.bounce.guard().filter(|_| mask != Register::None) else { return false };
+    let memory = guard.operand(operand.lin, Hole::Both);
+    let fpu = cpu.state.fpu.clone();
+    cpu.state.fpu.k[mask.number() & 7] = 0;
+    // SAFETY: the operand lies in the guard's hole.
+    let outcome = unsafe { cpu.call(operand.thunk, memory) };
+    cpu.state.fpu = fpu;
+    outcome.is_ok()
 }
 
 fn load(cpu: &mut Cpu, insn: &Insn) -> Exec {
@@ -164,11 +253,11 @@ fn load(cpu: &mut Cpu, insn: &Insn) -> Exec {
         // one page.
         return unsafe { cpu.call(operand.thunk, host) };
     }
-    let reach = outside.map_or_else(|| Reach::of(cpu, &operand, false), Ok)?;
-    match reach.gap(&operand) {
+    let reach = reach(cpu, insn, &operand, outside, false)?;
+    cpu.unaligned(|cpu| match reach.gap(&operand) {
         None => cpu.call_on_copy(&operand, Touch::Load),
         Some(gap) => load_beside(cpu, &operand, &gap),
-    }
+    })
 }
 
 /// Loads from the part of the operand that is there, beside a hole that stands
@@ -215,7 +304,7 @@ fn store(cpu: &mut Cpu, insn: &Insn) -> Exec {
         return unsafe { cpu.call(operand.thunk, host) };
     }
     let hits = cpu.debug_hits;
-    let reach = outside.map_or_else(|| Reach::of(cpu, &operand, true), Ok)?;
+    let reach = reach(cpu, insn, &operand, outside, true)?;
     // Only what is written counts as touched.
     cpu.debug_hits = hits;
     match reach.gap(&operand) {

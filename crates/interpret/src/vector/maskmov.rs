@@ -3,7 +3,7 @@
 //! whether they can fault is open.
 
 use iced_x86::{Instruction, Mnemonic, OpKind};
-use x86::{Gpr, X87State};
+use x86::{Exception, Gpr, Vector, X87State};
 
 use super::masked::runs;
 use crate::cpu::{Cpu, Exec, mask};
@@ -66,7 +66,12 @@ fn store_selected(cpu: &mut Cpu, insn: &Insn, data: &[u8], selector: &[u8]) -> E
             cpu.probe_write(segment, offset(quadword), 8)?;
         }
     } else {
-        cpu.probe_write(segment, offset(0), data.len() as u64)?;
+        // Aligned as quadwords, but reached as a whole.
+        let lin = cpu.linear(segment, offset(0), data.len() as u64, true)?;
+        if cpu.misaligned(cpu.view, lin, 8) {
+            return Err(cpu.raise(Exception::with_code(Vector::AC, 0)));
+        }
+        cpu.unaligned(|cpu| cpu.probe_write(segment, offset(0), data.len() as u64))?;
     }
     for run in runs(data.len(), selected) {
         let lin = cpu.linear(segment, offset(run.start), run.len() as u64, true)?;

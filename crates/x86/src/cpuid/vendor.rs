@@ -80,6 +80,26 @@ impl Vendor {
         self.is_amd()
     }
 
+    /// Whether EFLAGS.AC wants vectors of 16 bytes and more at multiples of 16,
+    /// where the instruction itself wants nothing (APM 2 8.2.18). Intel's
+    /// processors check no more than 8 bytes (SDM 3A table 6-7).
+    pub const fn checks_alignment_of_vectors(self) -> bool {
+        self.is_amd()
+    }
+
+    /// Whether each element that a mask selects is checked for itself: its
+    /// alignment and that it ends within its segment. If not, the whole operand
+    /// is.
+    pub const fn checks_masked_elements(self) -> bool {
+        self.is_amd()
+    }
+
+    /// Whether FLDENV and FRSTOR look for the page of their first field before
+    /// they find that the last one is outside the segment.
+    pub const fn loads_environment_field_by_field(self) -> bool {
+        self.is_amd()
+    }
+
     /// Whether MASKMOVDQU reaches its upper quadword first.
     pub const fn masks_upper_quadword_first(self) -> bool {
         !self.is_amd()
