@@ -26,5 +26,5 @@ mod run;
 pub use bench::Io;
 pub use guest::{FrameSize, Guest};
 pub use guests::catalogue;
-pub use run::{Outcome, excluded, execute, run};
+pub use run::{Outcome, excluded, execute, model_for, run};
 pub use x86::cpuid::{Feature, Vendor};

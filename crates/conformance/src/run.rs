@@ -38,6 +38,15 @@ pub fn run(engine: &dyn Engine, model: &Arc<CpuidModel>, guest: &Guest) -> Outco
     }
 }
 
+/// `model`, or the same as a processor of the vendor that `guest` is for. An
+/// engine whose processor is the host's has no use for it.
+pub fn model_for(guest: &Guest, model: &Arc<CpuidModel>) -> Arc<CpuidModel> {
+    match guest.vendor {
+        Some(vendor) if vendor != model.vendor() => Arc::new(CpuidModel::clone(model).with_vendor(vendor)),
+        _ => Arc::clone(model),
+    }
+}
+
 /// Why the guest is left out on this engine and processor, if it is. An engine
 /// names what it lacks by a guest's whole name or by its topic.
 pub fn excluded(engine: &dyn Engine, model: &CpuidModel, guest: &Guest) -> Option<String> {

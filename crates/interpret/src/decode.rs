@@ -57,9 +57,7 @@ impl InsnDecoder {
             DecoderError::NoMoreBytes => fixed(too_long, bytes.len()),
             DecoderError::None if cpuid.allows_instruction(&instruction) => {
                 let (mut insn, flow) = self.build(&instruction, bytes, code_size);
-                if instruction.code() == Code::Movsxd_r16_rm16
-                    && cpuid.vendor().reads_doubleword_in_short_movsxd()
-                {
+                if is_short_movsxd(&instruction) && cpuid.vendor().reads_doubleword_in_short_movsxd() {
                     ops::widen_source(&mut insn);
                 }
                 Decoded::Insn(insn, flow)
@@ -108,6 +106,11 @@ impl InsnDecoder {
             }
         }
     }
+}
+
+/// MOVSXD to 16 bits, of which vendors differ in how much memory it reads.
+pub(crate) fn is_short_movsxd(instruction: &Instruction) -> bool {
+    instruction.code() == Code::Movsxd_r16_rm16
 }
 
 fn memory_access(info: &mut InstructionInfoFactory, instruction: &Instruction) -> Option<OpAccess> {

@@ -406,7 +406,8 @@ pub fn classify(instruction: &Instruction) -> Option<Plain> {
         || system::choose(instruction).is_some()
         || vector::choose(instruction).is_some()
         || vector::masked(instruction).is_some()
-        || ops::needs_handler(instruction);
+        || ops::needs_handler(instruction)
+        || crate::decode::is_short_movsxd(instruction);
     if handled || !ops::native::allowed(instruction) || !crate::native::contained(instruction) {
         return None;
     }

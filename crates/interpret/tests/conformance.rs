@@ -15,18 +15,10 @@ fn host_cpuid(leaf: u32, subleaf: u32) -> CpuidResult {
     CpuidResult::new(answer.eax, answer.ebx, answer.ecx, answer.edx)
 }
 
-/// The model that the guest is for: it may name another vendor than the host's.
-fn model_for(guest: &Guest, model: &Arc<CpuidModel>) -> Arc<CpuidModel> {
-    match guest.vendor {
-        Some(vendor) if vendor != model.vendor() => Arc::new(CpuidModel::clone(model).with_vendor(vendor)),
-        _ => Arc::clone(model),
-    }
-}
-
 /// Passes, fails with every difference on a line, or is marked as left out
 /// with the reason in its kind.
 fn trial(guest: Guest, model: &Arc<CpuidModel>) -> Trial {
-    let model = model_for(&guest, model);
+    let model = conformance::model_for(&guest, model);
     let (name, doc) = (guest.name.clone(), guest.doc.clone());
     let excluded = conformance::excluded(&Interpreter, &model, &guest);
     let test = Trial::test(name, move || match conformance::run(&Interpreter, &model, &guest) {

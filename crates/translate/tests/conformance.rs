@@ -18,7 +18,7 @@ fn host_cpuid(leaf: u32, subleaf: u32) -> CpuidResult {
 /// Passes, fails with every difference on a line, or is marked as left out
 /// with the reason in its kind.
 fn trial(guest: Guest, model: &Arc<CpuidModel>) -> Trial {
-    let model = Arc::clone(model);
+    let model = conformance::model_for(&guest, model);
     let (name, doc) = (guest.name.clone(), guest.doc.clone());
     let excluded = conformance::excluded(&Translator::default(), &model, &guest);
     let test = Trial::test(name, move || match conformance::run(&Translator::default(), &model, &guest) {
