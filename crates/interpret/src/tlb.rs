@@ -194,6 +194,7 @@ pub struct Tlb {
     /// How many single pages of an address space with code were flushed.
     space_flushes: [u32; 4096],
     /// Pages that code was fetched from.
+    #[allow(clippy::box_collection, reason = "zeroed memory must be None")]
     fetched: Option<Box<HashSet<u64, BuildHasherDefault<PageHasher>>>>,
 }
 
