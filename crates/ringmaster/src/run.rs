@@ -6,7 +6,7 @@ use clap::{ArgGroup, Args};
 
 use crate::check::host::Host;
 use crate::cli::disk::Disk;
-use crate::cli::net::Net;
+use crate::cli::net::NetArgs;
 use crate::cli::options::ExecutionArgs;
 use crate::cli::protocol::BootProtocol;
 use crate::cli::seconds::Seconds;
@@ -45,9 +45,9 @@ pub struct RunArgs {
     /// Disk: FILE[,format=raw|qcow2|vmdk|auto][,readonly][,overlay][,serial=TEXT][,queues=N][,bus=pci|mmio][,iops=N][,bps=SIZE]
     #[arg(long, value_name = "DISK")]
     pub disk: Vec<Disk>,
-    /// Network: none, user[,forward=tcp:HOST:GUEST] or tap=NAME
-    #[arg(long, value_name = "NET", default_value = "none")]
-    pub net: Net,
+    /// The network card
+    #[command(flatten)]
+    pub net: NetArgs,
     /// How to execute and watch the guest
     #[command(flatten)]
     pub execution: ExecutionArgs,
@@ -56,10 +56,10 @@ pub struct RunArgs {
 /// Reads the guest's files and runs it.
 pub fn perform(args: RunArgs) -> Result<ExitStatus, Failure> {
     machine::begin_calibration();
-    args.net.require_supported()?;
+    args.net.check()?;
     args.execution.require_supported()?;
     let guest = read_guest(&args)?;
-    launch(guest, &args.execution, Devices { disks: args.disk })
+    launch(guest, &args.execution, Devices { disks: args.disk, net: args.net })
 }
 
 fn read_guest(args: &RunArgs) -> Result<Guest, Failure> {

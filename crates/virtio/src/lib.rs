@@ -20,6 +20,7 @@ mod device;
 mod doorbell;
 mod interrupt;
 pub mod mmio;
+pub mod net;
 pub mod pci;
 mod queue;
 mod registers;

@@ -38,9 +38,9 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Boot Debian Linux to a shell; the host's apt fetches it once
-    Demo(demo::DemoArgs),
+    Demo(Box<demo::DemoArgs>),
     /// Run a guest of your own
-    Run(run::RunArgs),
+    Run(Box<run::RunArgs>),
     /// Say what this host offers, engine by engine, with reasons
     Check(check::CheckArgs),
     /// List the privileged and sensitive instructions in a kernel or binary
@@ -89,8 +89,8 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Parsed, Failure
 /// Performs a command.
 pub fn perform(command: Command) -> Result<ExitStatus, Failure> {
     match command {
-        Command::Demo(args) => demo::perform(args),
-        Command::Run(args) => run::perform(args),
+        Command::Demo(args) => demo::perform(*args),
+        Command::Run(args) => run::perform(*args),
         Command::Check(args) => check::perform(&args),
         Command::Inspect(args) => inspect::perform(&args),
         Command::Completions { shell } => generate::completions(shell),

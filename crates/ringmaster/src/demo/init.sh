@@ -12,6 +12,19 @@ mount -t devpts devpts /dev/pts
 mount -t tmpfs tmpfs /tmp
 mount -t tmpfs tmpfs /run
 hostname ringmaster
+ip link set lo up
+
+# Drivers that came along, and the network that they make possible.
+if [ -e /lib/modules/order ]; then
+    while read -r module; do
+        insmod "/lib/modules/$module.ko"
+    done < /lib/modules/order
+fi
+if [ -e /sys/class/net/eth0 ]; then
+    ip link set eth0 up
+    udhcpc -i eth0 -s /etc/udhcpc.sh -n -q -t 5 -T 2 > /dev/null 2>&1 ||
+        echo "ringmaster: no answer to DHCP on eth0"
+fi
 
 # The value of a word of the kernel's command line, which may be quoted.
 parameter() {

@@ -10,6 +10,7 @@
 use std::io;
 
 use super::cpio::Archive;
+use super::modules::Module;
 use crate::exit::Failure;
 
 /// The word that carries a command.
@@ -25,16 +26,28 @@ pub const MARKER: &str = "ringmaster: user space reached";
 /// What /init does. BusyBox's shell reads it.
 const INIT: &str = include_str!("init.sh");
 
+/// What BusyBox's DHCP client does with a lease.
+const UDHCPC: &str = include_str!("udhcpc.sh");
+
+/// Where drivers are, and the list of them.
+const MODULES: &str = "lib/modules";
+
 /// BusyBox puts its links into these; the rest is for what is mounted.
 const DIRECTORIES: &[&str] =
-    &["bin", "sbin", "usr", "usr/bin", "usr/sbin", "dev", "proc", "sys", "tmp", "run", "root", "etc"];
+    &["bin", "sbin", "usr", "usr/bin", "usr/sbin", "dev", "proc", "sys", "tmp", "run", "root", "etc", "lib"];
 
 /// Builds the archive around a static BusyBox.
 pub fn build(busybox: &[u8]) -> Result<Vec<u8>, Failure> {
-    archive(busybox).map_err(|error| Failure::internal("cannot build the initramfs").because(error))
+    build_with(busybox, &[])
 }
 
-fn archive(busybox: &[u8]) -> io::Result<Vec<u8>> {
+/// Builds the archive around a static BusyBox, with drivers to be loaded in
+/// this order.
+pub fn build_with(busybox: &[u8], modules: &[Module]) -> Result<Vec<u8>, Failure> {
+    archive(busybox, modules).map_err(|error| Failure::internal("cannot build the initramfs").because(error))
+}
+
+fn archive(busybox: &[u8], modules: &[Module]) -> io::Result<Vec<u8>> {
     let mut archive = Archive::default();
     for name in DIRECTORIES {
         archive.directory(name)?;
@@ -45,7 +58,23 @@ fn archive(busybox: &[u8]) -> io::Result<Vec<u8>> {
     archive.character_device("dev/ttyS0", 4, 64)?;
     archive.program("bin/busybox", busybox)?;
     archive.program("init", INIT.as_bytes())?;
+    archive.program("etc/udhcpc.sh", UDHCPC.as_bytes())?;
+    add_modules(&mut archive, modules)?;
     archive.finish()
+}
+
+fn add_modules(archive: &mut Archive, modules: &[Module]) -> io::Result<()> {
+    if modules.is_empty() {
+        return Ok(());
+    }
+    archive.directory(MODULES)?;
+    let mut order = String::new();
+    for Module { name, bytes } in modules {
+        archive.program(&format!("{MODULES}/{name}.ko"), bytes)?;
+        order.push_str(name);
+        order.push('\n');
+    }
+    archive.program(&format!("{MODULES}/order"), order.as_bytes())
 }
 
 #[cfg(test)]
@@ -69,8 +98,10 @@ mod tests {
 
     #[test]
     fn the_script_is_valid_shell() {
-        let status = Command::new("sh").args(["-n", "-c", INIT]).status().unwrap();
-        assert!(status.success());
+        for script in [INIT, UDHCPC] {
+            let status = Command::new("sh").args(["-n", "-c", script]).status().unwrap();
+            assert!(status.success());
+        }
     }
 
     /// Runs the script's own function on a command line.

@@ -2,6 +2,7 @@
 
 pub mod cpio;
 pub mod initramfs;
+pub mod modules;
 
 use std::fs;
 use std::path::Path;
@@ -11,6 +12,7 @@ use machine::Protocol;
 use rustix::stdio::stdout;
 use rustix::termios::tcgetwinsize;
 
+use crate::cli::net::{Net, NetArgs};
 use crate::cli::options::ExecutionArgs;
 use crate::exit::{ExitStatus, Failure};
 use crate::fetch;
@@ -32,7 +34,7 @@ const OFFER: &str = "or boot the built-in guest, which needs nothing: ringmaster
 #[derive(Debug, Args)]
 pub struct DemoArgs {
     /// Boot the built-in guest, which needs no packages and no network
-    #[arg(long, conflicts_with_all = ["refresh", "verbose", "exec", "cmdline"])]
+    #[arg(long, conflicts_with_all = ["refresh", "verbose", "exec", "cmdline", "net"])]
     pub embedded: bool,
     /// Fetch the packages again even if they are cached
     #[arg(long)]
@@ -46,6 +48,9 @@ pub struct DemoArgs {
     /// Add to the kernel's command line
     #[arg(long, value_name = "STR")]
     pub cmdline: Option<String>,
+    /// The network card
+    #[command(flatten)]
+    pub net: NetArgs,
     /// How to execute and watch the guest
     #[command(flatten)]
     pub execution: ExecutionArgs,
@@ -55,21 +60,23 @@ pub struct DemoArgs {
 pub fn perform(args: DemoArgs) -> Result<ExitStatus, Failure> {
     machine::begin_calibration();
     args.execution.require_supported()?;
+    args.net.check()?;
     let guest = if args.embedded {
         Guest::Embedded
     } else {
         let cmdline = command_line(&args, terminal_size())?;
-        debian(args.refresh, cmdline)?
+        debian(&args, cmdline)?
     };
-    run::launch(guest, &args.execution, Devices::default())
+    run::launch(guest, &args.execution, Devices { net: args.net, ..Devices::default() })
 }
 
-fn debian(refresh: bool, cmdline: String) -> Result<Guest, Failure> {
+fn debian(args: &DemoArgs, cmdline: String) -> Result<Guest, Failure> {
     let entries =
-        requests().and_then(|requests| fetch::fetch_packages(&requests, refresh)).map_err(offer_embedded)?;
-    let [kernel, busybox] = entries.as_slice() else {
+        requests(args).and_then(|requests| fetched(&requests, args.refresh)).map_err(offer_embedded)?;
+    let [kernel, busybox, drivers @ ..] = entries.as_slice() else {
         return Err(Failure::internal("a package is missing from the cache"));
     };
+    let drivers = drivers.first().map(modules::network).transpose()?.unwrap_or_default();
     output::note(format_args!(
         "Debian's {} {} and {} {}",
         kernel.manifest().package,
@@ -77,7 +84,7 @@ fn debian(refresh: bool, cmdline: String) -> Result<Guest, Failure> {
         busybox.manifest().package,
         busybox.manifest().version,
     ));
-    let initramfs = initramfs::build(&read(busybox)?.bytes)?;
+    let initramfs = initramfs::build_with(&read(busybox)?.bytes, &drivers)?;
     Ok(Guest::Kernel {
         kernel: read(kernel)?,
         initrds: vec![Image { name: "the demo's initramfs".to_owned(), bytes: initramfs }],
@@ -86,8 +93,22 @@ fn debian(refresh: bool, cmdline: String) -> Result<Guest, Failure> {
     })
 }
 
-fn requests() -> Result<Vec<Request>, PackageError> {
-    [KERNEL, BUSYBOX].into_iter().map(|(package, pattern)| Request::new(package, "amd64", pattern)).collect()
+/// The files of `requests`, those of the kernel and of its drivers out of one
+/// package: what was cached on different days is fetched again.
+fn fetched(requests: &[Request], refresh: bool) -> Result<Vec<Entry>, PackageError> {
+    let entries = fetch::fetch_packages(requests, refresh)?;
+    let fits = match entries.as_slice() {
+        [kernel, _, drivers] => kernel.manifest().version == drivers.manifest().version,
+        _ => true,
+    };
+    if fits { Ok(entries) } else { fetch::fetch_packages(requests, true) }
+}
+
+fn requests(args: &DemoArgs) -> Result<Vec<Request>, PackageError> {
+    let files = [KERNEL, BUSYBOX].into_iter();
+    let files = files.map(|(package, pattern)| Request::new(package, "amd64", pattern));
+    let drivers = (args.net.net != Net::None).then(modules::network_request);
+    files.chain(drivers).collect()
 }
 
 /// The failure of a fetch, with the guest that needs no fetch.
@@ -145,7 +166,7 @@ mod tests {
     fn arguments(words: &[&str]) -> DemoArgs {
         let words = ["ringmaster", "demo"].iter().chain(words);
         match parse(words.map(std::ffi::OsString::from)) {
-            Ok(Parsed::Do(Command::Demo(args))) => args,
+            Ok(Parsed::Do(Command::Demo(args))) => *args,
             other => panic!("{other:?}"),
         }
     }

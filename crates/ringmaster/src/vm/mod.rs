@@ -3,6 +3,7 @@
 mod console;
 mod disks;
 mod ending;
+mod net;
 mod stats;
 mod tracing;
 
@@ -17,6 +18,7 @@ use crate::began;
 use crate::cli::console::Console;
 use crate::cli::disk::Disk;
 use crate::cli::memory::MemorySize;
+use crate::cli::net::NetArgs;
 use crate::cli::options::{OnReset, StatsFormat};
 use crate::exit::{ExitStatus, Failure};
 use crate::image::Image;
@@ -48,6 +50,8 @@ pub enum Guest {
 pub struct Devices {
     /// Its disks.
     pub disks: Vec<Disk>,
+    /// Its network card.
+    pub net: NetArgs,
 }
 
 /// Everything that is decided before a machine is built.
@@ -79,7 +83,8 @@ pub struct VmRequest {
 pub fn launch(request: VmRequest) -> Result<ExitStatus, Failure> {
     let engine = engine_of(&request)?;
     let ending = Arc::new(Ending::default());
-    let (disks, slots) = disks::Disks::open(&request.devices.disks, request.cpus)?;
+    let (disks, mut slots) = disks::Disks::open(&request.devices.disks, request.cpus)?;
+    slots.extend(net::open(&request.devices.net)?);
     let config = MachineConfig {
         virtio: slots,
         cpus: u32::from(request.cpus),

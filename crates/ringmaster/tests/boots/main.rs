@@ -6,6 +6,7 @@
 
 mod guests;
 mod life;
+mod network;
 mod process;
 mod systems;
 
@@ -16,5 +17,6 @@ use libtest_mimic::Arguments;
 fn main() -> ExitCode {
     let mut tests = systems::tests();
     tests.extend(life::tests());
+    tests.extend(network::tests());
     libtest_mimic::run(&Arguments::from_args(), tests).exit_code()
 }

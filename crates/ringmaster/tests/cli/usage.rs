@@ -26,6 +26,9 @@ fn bad_usage_is_status_2() {
         (&["run", "--kernel", "k", "--on-reset", "halt"], "invalid value 'halt'"),
         (&["run", "--kernel", "k", "--console", "vga"], "stdio, none, file=PATH"),
         (&["run", "--kernel", "k", "--net", "wifi"], "tap=NAME"),
+        (&["run", "--kernel", "k", "--net", "user,forward=tcp:0:22"], "such as tcp:2222:22"),
+        (&["run", "--kernel", "k", "--net", "user,colour=red"], "no property 'colour=red'"),
+        (&["run", "--kernel", "k", "--pcap", "f"], "give --net too"),
         (&["run", "--disk", "a,format=vdi"], "not a disk format"),
         (&["demo", "--embedded", "--refresh"], "cannot be used with"),
         (&["demo", "--exec", "echo \"x\""], "without double quotes"),
@@ -42,8 +45,6 @@ fn bad_usage_is_status_2() {
 #[test]
 fn options_of_later_releases_are_refused_plainly() {
     let cases: &[&[&str]] = &[
-        &["run", "--kernel", "k", "--net", "user"],
-        &["run", "--kernel", "k", "--net", "tap=tap0"],
         &["run", "--kernel", "k", "--cpus", "2"],
         &["run", "--kernel", "k", "--console", "socket=s"],
         &["demo", "--cpus", "4"],
