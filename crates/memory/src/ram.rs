@@ -64,6 +64,18 @@ unsafe impl Send for Region {}
 unsafe impl Sync for Region {}
 
 impl Region {
+    /// Drops whole pages inside the region.
+    fn discard(&self, offset: u64, len: u64) {
+        // SAFETY: the range lies inside the mapping, which is anonymous and
+        // private, and whose pages nobody holds a reference to; reading zeroes
+        // is as good as any other change by the guest.
+        unsafe {
+            let start = self.host.add(offset as usize).as_ptr();
+            libc::madvise(start.cast(), len as usize, libc::MADV_DONTNEED);
+        }
+        self.code().written(offset, len);
+    }
+
     fn code(&self) -> &CodePages {
         self.mapping.bitmap()
     }
@@ -160,6 +172,20 @@ impl GuestMemory {
     pub fn write(&self, at: GuestPhysAddr, data: &[u8]) -> Result<(), MemoryError> {
         let outside = || MemoryError::NotMemory(at, data.len() as u64);
         self.ram.write_slice(data, GuestAddress(at.0)).map_err(|_| outside())
+    }
+
+    /// Gives whole pages of RAM between `at` and `at + len` back to the host:
+    /// they read as zeroes from now on. Whatever else lies there is left alone.
+    pub fn discard(&self, at: GuestPhysAddr, len: u64) {
+        let ends = (at.0.checked_next_multiple_of(PAGE_SIZE), at.0.checked_add(len));
+        let (Some(first), Some(end)) = ends else { return };
+        let last = end & !(PAGE_SIZE - 1);
+        for region in self.regions.iter().filter(|region| region.writable) {
+            let (start, end) = (first.max(region.start), last.min(region.start + region.len));
+            if start < end {
+                region.discard(start - region.start, end - start);
+            }
+        }
     }
 
     /// Reads a little-endian 32-bit value.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args};
 
 use crate::check::host::Host;
+use crate::cli::devices::DeviceArgs;
 use crate::cli::disk::Disk;
 use crate::cli::net::NetArgs;
 use crate::cli::options::ExecutionArgs;
@@ -48,6 +49,9 @@ pub struct RunArgs {
     /// The network card
     #[command(flatten)]
     pub net: NetArgs,
+    /// Other virtio devices
+    #[command(flatten)]
+    pub devices: DeviceArgs,
     /// How to execute and watch the guest
     #[command(flatten)]
     pub execution: ExecutionArgs,
@@ -59,7 +63,7 @@ pub fn perform(args: RunArgs) -> Result<ExitStatus, Failure> {
     args.net.check()?;
     args.execution.require_supported()?;
     let guest = read_guest(&args)?;
-    launch(guest, &args.execution, Devices { disks: args.disk, net: args.net })
+    launch(guest, &args.execution, Devices { disks: args.disk, net: args.net, others: args.devices })
 }
 
 fn read_guest(args: &RunArgs) -> Result<Guest, Failure> {

@@ -14,18 +14,23 @@
 
 #![forbid(unsafe_code)]
 
+pub mod balloon;
 pub mod blk;
 mod chain;
+pub mod console;
 mod device;
 mod doorbell;
+pub mod fs;
 mod interrupt;
 pub mod mmio;
 pub mod net;
 pub mod pci;
 mod queue;
 mod registers;
+pub mod rng;
 #[cfg(test)]
 mod testing;
+pub mod vsock;
 mod worker;
 
 pub use chain::{Buffer, Chain, Slice};

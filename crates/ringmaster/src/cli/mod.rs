@@ -3,6 +3,7 @@
 //! Each option's value is a type that parses itself in its own file.
 
 pub mod console;
+pub mod devices;
 pub mod disk;
 pub mod engine;
 pub mod generate;

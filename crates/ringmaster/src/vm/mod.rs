@@ -1,9 +1,11 @@
 //! Starting a machine: the one place where the command line meets it.
 
 mod console;
+mod devices;
 mod disks;
 mod ending;
 mod net;
+mod ports;
 mod stats;
 mod tracing;
 
@@ -16,6 +18,7 @@ use machine::{BootSource, Machine, MachineConfig, MachineError, MachineHandle, O
 
 use crate::began;
 use crate::cli::console::Console;
+use crate::cli::devices::DeviceArgs;
 use crate::cli::disk::Disk;
 use crate::cli::memory::MemorySize;
 use crate::cli::net::NetArgs;
@@ -24,6 +27,7 @@ use crate::exit::{ExitStatus, Failure};
 use crate::image::Image;
 use crate::terminal::{Event, Terminal};
 use ending::{Ending, Reason};
+use ports::PortEnds;
 
 /// What the machine starts with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +56,8 @@ pub struct Devices {
     pub disks: Vec<Disk>,
     /// Its network card.
     pub net: NetArgs,
+    /// Consoles, shared folders and so on.
+    pub others: DeviceArgs,
 }
 
 /// Everything that is decided before a machine is built.
@@ -85,6 +91,9 @@ pub fn launch(request: VmRequest) -> Result<ExitStatus, Failure> {
     let ending = Arc::new(Ending::default());
     let (disks, mut slots) = disks::Disks::open(&request.devices.disks, request.cpus)?;
     slots.extend(net::open(&request.devices.net)?);
+    let (ports, others) = devices::open(&request.devices.others, request.memory.bytes())?;
+    require_one_stdio(&request.console, &ports)?;
+    slots.extend(others);
     let config = MachineConfig {
         virtio: slots,
         cpus: u32::from(request.cpus),
@@ -98,13 +107,14 @@ pub fn launch(request: VmRequest) -> Result<ExitStatus, Failure> {
     };
     let mut machine = Machine::build(config).map_err(failure)?;
     ending.belongs_to(machine.handle());
-    let terminal = take_terminal(&request.console, machine.handle(), &ending)?;
+    let terminal = take_terminal(&request.console, &ports, machine.handle(), &ending)?;
     let outcome = ending.with_timeout(request.timeout, || machine.run());
     drop(terminal);
     if let Some(format) = request.stats {
         stats::report(&machine.stats(), machine.entered().map(began::until), format);
     }
     drop(machine);
+    drop(ports);
     disks.close()?;
     ending.status(outcome)
 }
@@ -166,18 +176,31 @@ fn failure(error: MachineError) -> Failure {
     Failure::new(status, "the machine cannot be started").because(error)
 }
 
+/// Two consoles cannot share one terminal.
+fn require_one_stdio(console: &Console, ports: &PortEnds) -> Result<(), Failure> {
+    if *console == Console::Stdio && ports.stdio.is_some() {
+        return Err(Failure::usage("with --virtio-console stdio the serial port needs another --console"));
+    }
+    Ok(())
+}
+
 /// Takes the terminal: what is typed goes to the guest, signals end the run.
 fn take_terminal(
     console: &Console,
+    ports: &PortEnds,
     handle: MachineHandle,
     ending: &Arc<Ending>,
 ) -> Result<Terminal, Failure> {
     let ending = Arc::clone(ending);
+    let port = ports.stdio.clone();
     Terminal::start(
-        *console == Console::Stdio,
+        *console == Console::Stdio || port.is_some(),
         Arc::new(move |event| {
             let goes_on = match event {
-                Event::Input(bytes) => handle.input(&bytes),
+                Event::Input(bytes) => match &port {
+                    Some(port) => port.push(&bytes),
+                    None => handle.input(&bytes),
+                },
                 Event::Leave => ending.end(Reason::Left),
                 Event::Signal(number) => ending.end(Reason::Signal(number)),
             };

@@ -4,6 +4,8 @@
 //! that `ringmaster demo` uses. Where they cannot be had, the tests that need
 //! them are left out, with the reason in their names.
 
+mod debian;
+mod disks;
 mod guests;
 mod life;
 mod network;
@@ -18,5 +20,7 @@ fn main() -> ExitCode {
     let mut tests = systems::tests();
     tests.extend(life::tests());
     tests.extend(network::tests());
+    tests.extend(disks::tests());
+    tests.extend(debian::tests());
     libtest_mimic::run(&Arguments::from_args(), tests).exit_code()
 }

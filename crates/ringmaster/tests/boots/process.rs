@@ -47,6 +47,16 @@ impl Run {
         Ok(Self { child, input, chunks, said: String::new() })
     }
 
+    /// Kills it without a word of warning, and reads what it still has said.
+    pub(crate) fn kill(&mut self) -> Result<(), Failed> {
+        self.child.kill()?;
+        self.child.wait()?;
+        while let Ok(chunk) = self.chunks.recv_timeout(Duration::from_secs(1)) {
+            self.said.push_str(&String::from_utf8_lossy(&chunk));
+        }
+        Ok(())
+    }
+
     /// The process's number.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
