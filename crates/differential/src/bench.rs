@@ -63,6 +63,8 @@ impl fmt::Display for Failure {
 pub struct Counts {
     /// Cases run natively.
     pub cases: u64,
+    /// Instructions in these.
+    pub instructions: u64,
     /// Runs by the engine that ended as they should.
     pub same: u64,
     /// Runs that prove nothing.
@@ -75,8 +77,8 @@ impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} cases, {} runs alike, {} inconclusive; ends by vector:",
-            self.cases, self.same, self.inconclusive
+            "{} cases of {} instructions, {} runs alike, {} inconclusive; ends by vector:",
+            self.cases, self.instructions, self.same, self.inconclusive
         )?;
         self.ends.iter().try_for_each(|(vector, count)| write!(f, " {vector}:{count}"))
     }
@@ -121,6 +123,7 @@ impl Bench {
     pub fn check(&mut self, case: &Case, variants: &[Variant]) -> Result<Verdict, Box<dyn Error>> {
         let native = self.native.run(case)?;
         self.counts.cases += 1;
+        self.counts.instructions += case.instructions().len() as u64;
         let end = match native.event {
             Event::Exception { vector, .. } => vector.into(),
             _ => 256,

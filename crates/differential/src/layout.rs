@@ -7,7 +7,7 @@ pub(crate) const PAGE: u64 = 4096;
 /// addressing reaches it, and far from anything that the host maps.
 pub(crate) const WINDOW: u64 = 0x2000_0000;
 /// Pages in the window.
-pub(crate) const PAGES: u64 = 13;
+pub(crate) const PAGES: u64 = 16;
 /// Bytes in the window.
 pub(crate) const WINDOW_SIZE: usize = (PAGES * PAGE) as usize;
 
@@ -27,6 +27,10 @@ pub(crate) const ABSENT: u64 = WINDOW + 9 * PAGE;
 pub(crate) const STACK: u64 = WINDOW + 10 * PAGE;
 /// The end of the stack pages.
 pub(crate) const STACK_END: u64 = STACK + 2 * PAGE;
+/// Two pages of code that can be written, between absent ones.
+pub(crate) const SELF: u64 = WINDOW + 13 * PAGE;
+/// The end of these.
+pub(crate) const SELF_END: u64 = SELF + 2 * PAGE;
 /// The base address of GS in 64-bit mode.
 pub(crate) const GS_BASE: u64 = DATA + 0x140;
 
@@ -37,16 +41,28 @@ pub(crate) enum Rights {
     Absent,
     /// Read and execute.
     Code,
+    /// Read, write and execute.
+    All,
     /// Read and write.
     Data,
     /// Read.
     ReadOnly,
 }
 
+impl Rights {
+    /// Whether it may hold code.
+    pub(crate) const fn executes(self) -> bool {
+        matches!(self, Self::Code | Self::All)
+    }
+}
+
 /// The rights to each page of the window.
 pub(crate) const RIGHTS: [Rights; PAGES as usize] = {
-    use Rights::{Absent, Code, Data, ReadOnly};
-    [Absent, Code, Code, Absent, Data, Data, Absent, ReadOnly, Data, Absent, Data, Data, Absent]
+    use Rights::{Absent, All, Code, Data, ReadOnly};
+    [
+        Absent, Code, Code, Absent, Data, Data, Absent, ReadOnly, Data, Absent, Data, Data, Absent, All, All,
+        Absent,
+    ]
 };
 
 /// What fills the code pages around a sequence: INT3, so that every way out of

@@ -32,6 +32,7 @@ mod regressions;
 mod rng;
 mod shrink;
 mod state;
+mod suite;
 mod trace;
 
 pub use bench::{Bench, Counts, Failure, Verdict, modes};
@@ -45,3 +46,4 @@ pub use permitted::permitted;
 pub use regressions::{REGRESSIONS, Row};
 pub use rng::Rng;
 pub use state::{Bits, Plain, Registers};
+pub use suite::Suite;

@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use x86::{FpuState, Gpr, Rflags, X87State};
 
-use crate::layout::{CODE, CODE_END, DATA, FILLER, PAGE, STACK, STACK_END, WINDOW, WINDOW_SIZE};
+use crate::layout::{DATA, FILLER, PAGE, RIGHTS, STACK, STACK_END, WINDOW_SIZE};
 use crate::rng::Rng;
 
 /// Whether the code is 64-bit or 32-bit (compatibility mode).
@@ -208,9 +208,8 @@ pub(crate) fn memory_image(seed: u64) -> &'static [u8] {
 fn make_image(seed: u64) -> Vec<u8> {
     let mut rng = Rng::new(seed ^ 0x6d65_6d6f_7279);
     let mut bytes = vec![FILLER; WINDOW_SIZE];
-    let code = (CODE - WINDOW) as usize..(CODE_END - WINDOW) as usize;
     for (index, chunk) in bytes.chunks_exact_mut(64).enumerate() {
-        if code.contains(&(index * 64)) {
+        if RIGHTS[index * 64 / PAGE as usize].executes() {
             continue;
         }
         let style = rng.below(6);

@@ -111,9 +111,14 @@ fn example(code: Code, model: &CpuidModel, bits: Bits) -> Option<Instruction> {
     let registers = Registers::from_seed(0, bits, Plain(Plain::FPU), CODE);
     (0..8).find_map(|seed| {
         let mut rng = Rng::new(seed);
-        let instruction =
-            Operands { rng: &mut rng, bits, registers: &registers, memory: Some(seed & 1 == 0) }
-                .instruction(code)?;
+        let instruction = Operands {
+            rng: &mut rng,
+            bits,
+            registers: &registers,
+            memory: Some(seed & 1 == 0),
+            beside: false,
+        }
+        .instruction(code)?;
         let bytes = encode(&instruction, bits, CODE)?;
         let decoded = instruction_at(&bytes, bits, CODE);
         (decoded.code() == code && permitted(&decoded, model)).then_some(decoded)

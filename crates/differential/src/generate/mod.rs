@@ -1,6 +1,7 @@
 //! Random instruction sequences.
 
 mod forms;
+mod modify;
 mod operand;
 mod pieces;
 
@@ -12,7 +13,7 @@ use operand::Operands;
 use pieces::{Piece, Pieces};
 
 use crate::case::Case;
-use crate::layout::{CODE, CODE_END, PAGE};
+use crate::layout::{CODE, CODE_END, PAGE, SELF, SELF_END};
 use crate::permitted::permitted;
 use crate::rng::Rng;
 use crate::state::{Bits, Plain, Registers};
@@ -70,10 +71,37 @@ impl Generator {
                 1 => pieces.string(&mut rng),
                 2 if rng.chance(1, 4) => pieces.implicit_memory(&mut rng),
                 3 if rng.chance(1, 3) => self.odd_encoding(&mut pieces, &mut rng, &registers),
-                _ => self.plain(&mut pieces, &mut rng, &registers),
+                _ => self.plain(&mut pieces, &mut rng, &registers, false),
             }
         }
         place(pieces, &mut rng, seed)
+    }
+
+    /// The sequence that belongs to `seed` among those that change themselves:
+    /// their code can be written, and some of their data lies beside it.
+    pub fn self_modifying(&self, seed: u64, bits: Bits) -> Case {
+        let mut rng = Rng::new(seed ^ 0x006d_6f64_6966_7973);
+        let registers = Registers::from_seed(seed, bits, Plain::default(), SELF);
+        let length = 1 + rng.below(MAX_LENGTH / 2);
+        let mut pieces = Pieces::new(bits);
+        for _ in 0..length {
+            let some = |pieces: &mut Pieces, rng: &mut Rng| {
+                (0..rng.below(4)).for_each(|_| self.plain(pieces, rng, &registers, true));
+            };
+            match rng.below(8) {
+                0..=2 => pieces.modify_ahead(&mut rng, some),
+                3 => pieces.modify_loop(&mut rng, some),
+                4 => pieces.branch(&mut rng),
+                _ => self.plain(&mut pieces, &mut rng, &registers, true),
+            }
+        }
+        let length = pieces.length();
+        let at = match rng.below(8) {
+            0..=2 => SELF + PAGE - rng.below(length.max(1)),
+            3 => SELF_END - length - 1,
+            _ => SELF + rng.below(64),
+        };
+        Case { bits, seed, plain: Plain::default(), at, code: pieces.encode(at) }
     }
 
     /// A case of one instruction of the form `code`, with its operand in
@@ -81,7 +109,7 @@ impl Generator {
     pub fn single(&self, code: Code, seed: u64, bits: Bits, memory: bool) -> Option<Case> {
         let mut rng = Rng::new(seed ^ 0x7369_6e67_6c65);
         let registers = Registers::from_seed(seed, bits, Plain::default(), CODE);
-        let instruction = self.instruction(code, &mut rng, &registers, bits, Some(memory))?;
+        let instruction = self.instruction(code, &mut rng, &registers, bits, Some(memory), false)?;
         let mut pieces = Pieces::new(bits);
         pieces.push(Piece::Plain(instruction));
         Some(place(pieces, &mut rng, seed))
@@ -95,17 +123,18 @@ impl Generator {
         registers: &Registers,
         bits: Bits,
         memory: Option<bool>,
+        beside: bool,
     ) -> Option<Instruction> {
         (0..8).find_map(|_| {
-            let instruction = Operands { rng, bits, registers, memory }.instruction(code)?;
+            let instruction = Operands { rng, bits, registers, memory, beside }.instruction(code)?;
             let bytes = encode(&instruction, bits, CODE)?;
             permitted(&instruction_at(&bytes, bits, CODE), &self.model).then_some(instruction)
         })
     }
 
-    fn plain(&self, pieces: &mut Pieces, rng: &mut Rng, registers: &Registers) {
+    fn plain(&self, pieces: &mut Pieces, rng: &mut Rng, registers: &Registers, beside: bool) {
         let code = self.forms(pieces.bits).choose(rng);
-        if let Some(instruction) = self.instruction(code, rng, registers, pieces.bits, None) {
+        if let Some(instruction) = self.instruction(code, rng, registers, pieces.bits, None, beside) {
             pieces.define_flags_for(&instruction, rng);
             pieces.push(Piece::Plain(instruction));
         }
@@ -117,7 +146,7 @@ impl Generator {
         const PREFIXES: [u8; 12] = [0x66, 0x67, 0xf2, 0xf3, 0x2e, 0x36, 0x3e, 0x26, 0xf0, 0x48, 0x40, 0x4f];
         let bits = pieces.bits;
         let code = self.forms(bits).choose(rng);
-        let Some(instruction) = self.instruction(code, rng, registers, bits, None) else { return };
+        let Some(instruction) = self.instruction(code, rng, registers, bits, None, false) else { return };
         let Some(mut bytes) = encode(&instruction, bits, CODE) else { return };
         if rng.chance(1, 2) {
             bytes.insert(0, rng.pick(&PREFIXES));

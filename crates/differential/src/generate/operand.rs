@@ -5,6 +5,7 @@ use iced_x86::{
     Code, EncodingKind, Instruction, OpCodeInfo, OpCodeOperandKind, OpKind, Register, RoundingControl,
 };
 
+use super::modify::beside_code;
 use crate::layout::{ABSENT, DATA, DATA_END, GS_BASE, PAGE, READ_ONLY, STACK, WINDOW};
 use crate::rng::Rng;
 use crate::state::{Bits, INDEX_REGISTERS, POINTERS, Registers};
@@ -18,6 +19,8 @@ pub(super) struct Operands<'a> {
     /// Whether an operand that may be a register or memory is memory; chosen
     /// by chance if None.
     pub(super) memory: Option<bool>,
+    /// Whether data may lie beside code.
+    pub(super) beside: bool,
 }
 
 impl Operands<'_> {
@@ -203,6 +206,9 @@ impl Operands<'_> {
 
     /// Where in the window (or outside) an operand of `size` bytes goes.
     fn place(&mut self, size: u64) -> u64 {
+        if self.beside && self.rng.chance(1, 3) {
+            return beside_code(self.rng);
+        }
         let inside = 1 + self.rng.below(size.max(2) - 1);
         match self.rng.below(40) {
             0..=17 => DATA + self.rng.below(2 * PAGE / 64) * 64,

@@ -18,7 +18,9 @@ pub(super) enum Piece {
     /// A branch to the piece with number `target`.
     Branch { opcode: Vec<u8>, wide: bool, target: usize },
     /// An opcode with the 32-bit address of a piece.
-    Address { opcode: Vec<u8>, target: usize },
+    Address { opcode: Vec<u8>, target: usize, offset: u64 },
+    /// An opcode with the 32-bit address of a piece, and an immediate.
+    Store { opcode: Vec<u8>, target: usize, offset: u64, immediate: Vec<u8> },
 }
 
 /// A sequence that grows.
@@ -44,7 +46,22 @@ impl Pieces {
         self.pieces.push(piece);
     }
 
-    fn bytes(&mut self, bytes: &[u8]) {
+    /// How many pieces there are.
+    pub(super) fn len(&self) -> usize {
+        self.pieces.len()
+    }
+
+    /// Makes the stores and addresses among `pieces` lead `bytes` into piece
+    /// `to`.
+    pub(super) fn aim(&mut self, pieces: std::ops::Range<usize>, to: usize, bytes: u64) {
+        for piece in &mut self.pieces[pieces] {
+            if let Piece::Address { target, offset, .. } | Piece::Store { target, offset, .. } = piece {
+                (*target, *offset) = (to, bytes);
+            }
+        }
+    }
+
+    pub(super) fn bytes(&mut self, bytes: &[u8]) {
         self.push(Piece::Bytes(bytes.to_vec()));
     }
 
@@ -62,13 +79,13 @@ impl Pieces {
         }
     }
 
-    fn define_flags(&mut self, rng: &mut Rng) {
+    pub(super) fn define_flags(&mut self, rng: &mut Rng) {
         // CMP AL, imm8
         self.bytes(&[0x3c, rng.next_u64() as u8]);
     }
 
     /// `MOV r32, imm32`.
-    fn set(&mut self, register: x86::Gpr, value: u64) {
+    pub(super) fn set(&mut self, register: x86::Gpr, value: u64) {
         let mut bytes = vec![0xb8 + (register as u8 & 7)];
         bytes.extend((value as u32).to_le_bytes());
         self.bytes(&bytes);
@@ -145,7 +162,7 @@ impl Pieces {
             7 => self.indirect(&[0xff, 0xd0], ahead(2, rng)),
             8 => {
                 let target = ahead(2, rng);
-                self.push(Piece::Address { opcode: vec![0x68], target });
+                self.push(Piece::Address { opcode: vec![0x68], target, offset: 0 });
                 let plain = rng.chance(2, 3);
                 self.bytes(if plain { &[0xc3] } else { &[0xc2, 0x18, 0x00] });
             }
@@ -161,7 +178,7 @@ impl Pieces {
 
     /// `MOV EAX, address` and a jump or call through it.
     fn indirect(&mut self, opcode: &[u8], target: usize) {
-        self.push(Piece::Address { opcode: vec![0xb8], target });
+        self.push(Piece::Address { opcode: vec![0xb8], target, offset: 0 });
         self.bytes(opcode);
     }
 
@@ -176,6 +193,7 @@ impl Pieces {
             Piece::Bytes(bytes) => bytes.len(),
             Piece::Branch { opcode, wide, .. } => opcode.len() + if *wide { 4 } else { 1 },
             Piece::Address { opcode, .. } => opcode.len() + 4,
+            Piece::Store { opcode, immediate, .. } => opcode.len() + 4 + immediate.len(),
         };
         length as u64
     }
@@ -200,9 +218,14 @@ impl Pieces {
                     code.extend(opcode);
                     code.extend(&distance.to_le_bytes()[..if *wide { 4 } else { 1 }]);
                 }
-                Piece::Address { opcode, target } => {
+                Piece::Address { opcode, target, offset } => {
                     code.extend(opcode);
-                    code.extend((address(*target) as u32).to_le_bytes());
+                    code.extend(((address(*target) + offset) as u32).to_le_bytes());
+                }
+                Piece::Store { opcode, target, offset, immediate } => {
+                    code.extend(opcode);
+                    code.extend(((address(*target) + offset) as u32).to_le_bytes());
+                    code.extend(immediate);
                 }
             }
         }

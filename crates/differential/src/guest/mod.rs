@@ -13,7 +13,7 @@ use x86::cpuid::CpuidModel;
 use x86::{CpuState, Gpr, GuestPhysAddr, Vector};
 
 use crate::case::Case;
-use crate::layout::{CODE, CODE_END, PAGE, RIGHTS, Rights, WINDOW, WINDOW_SIZE};
+use crate::layout::{CODE, CODE_END, PAGE, RIGHTS, Rights, SELF, SELF_END, WINDOW, WINDOW_SIZE};
 use crate::outcome::{Event, Outcome};
 use crate::state::{Bits, Registers};
 use machine::Machine;
@@ -31,11 +31,20 @@ pub enum Variant {
     Mmio,
     /// An interrupt arrives at every instruction boundary.
     Interrupted,
+    /// So many instructions one by one, then an interrupt, then as fast as the
+    /// engine can: at whatever boundary an interrupt comes, the rest is the
+    /// same.
+    After(u8),
 }
 
 impl Variant {
-    /// All of them.
+    /// All of them, interrupts at a given boundary left aside.
     pub const ALL: [Self; 4] = [Self::Whole, Self::Stepped, Self::Mmio, Self::Interrupted];
+
+    /// An interrupt at each of the first boundaries in turn.
+    pub fn at_each_boundary() -> Vec<Self> {
+        (0..24).map(Self::After).collect()
+    }
 }
 
 /// Steps after which a sequence counts as endless; natively it has some tens
@@ -81,6 +90,9 @@ impl Guest {
             Variant::Whole | Variant::Mmio => Some(self.vcpu.run(&self.machine)),
             Variant::Stepped => (0..STEP_LIMIT).find_map(|_| self.vcpu.step(&self.machine)),
             Variant::Interrupted => (0..STEP_LIMIT).find_map(|_| self.interrupted_step()),
+            Variant::After(count) => (0..count)
+                .find_map(|_| self.vcpu.step(&self.machine))
+                .or_else(|| Some(self.run_with_interrupt())),
         };
         self.run.fetch_add(1, Ordering::Relaxed);
         self.outcome(stop, case, variant)
@@ -111,8 +123,9 @@ impl Guest {
 
     /// The bytes at a linear address in the code pages.
     pub fn code_at(&self, at: u64) -> Vec<u8> {
-        let len = if (CODE..CODE_END).contains(&at) { (CODE_END - at).min(15) } else { 0 };
-        let mut bytes = vec![0; len as usize];
+        let ranges = [CODE..CODE_END, SELF..SELF_END];
+        let end = ranges.iter().find(|range| range.contains(&at)).map_or(at, |range| range.end);
+        let mut bytes = vec![0; (end - at).min(15) as usize];
         let physical = GuestPhysAddr(at.wrapping_sub(WINDOW).wrapping_add(WINDOW_IN_RAM));
         if self.memory.read(physical, &mut bytes).is_err() {
             bytes.clear();
@@ -127,10 +140,16 @@ impl Guest {
         stop.or_else(|| self.vcpu.step(&self.machine))
     }
 
+    /// Delivers an interrupt before the next instruction, and runs on.
+    fn run_with_interrupt(&mut self) -> Stop {
+        self.signals.raise(Signal::Interrupt);
+        self.vcpu.run(&self.machine)
+    }
+
     fn write_window(&mut self, image: &[u8], mmio: bool) {
         for (page, rights) in RIGHTS.iter().enumerate().filter(|(_, rights)| **rights != Rights::Absent) {
             let range = page * PAGE as usize..(page + 1) * PAGE as usize;
-            if !mmio || *rights == Rights::Code {
+            if !mmio || rights.executes() {
                 let at = GuestPhysAddr(WINDOW_IN_RAM + range.start as u64);
                 self.memory.write(at, &image[range]).expect("the window is in RAM");
             }
@@ -141,11 +160,14 @@ impl Guest {
     }
 
     fn read_window(&self, mmio: bool) -> Vec<u8> {
-        if mmio {
-            return self.machine.mmio().clone();
+        let mut image = if mmio { self.machine.mmio().clone() } else { vec![0; WINDOW_SIZE] };
+        for (page, rights) in RIGHTS.iter().enumerate() {
+            let range = page * PAGE as usize..(page + 1) * PAGE as usize;
+            if !mmio || rights.executes() {
+                let at = GuestPhysAddr(WINDOW_IN_RAM + range.start as u64);
+                self.memory.read(at, &mut image[range]).expect("the window is in RAM");
+            }
         }
-        let mut image = vec![0; WINDOW_SIZE];
-        self.memory.read(GuestPhysAddr(WINDOW_IN_RAM), &mut image).expect("the window is in RAM");
         image
     }
 

@@ -81,11 +81,12 @@ fn page_tables(memory: &GuestMemory, base: u64, window: u64, mmio: bool) -> Resu
     entry(UPPER_PDPT, UPPER >> 30 & 0x1ff, (base + UPPER_PD) | TABLE)?;
     entry(UPPER_PD, UPPER >> 21 & 0x1ff, LARGE)?;
     for (page, rights) in (0..).zip(RIGHTS) {
-        let in_ram = !mmio || rights == Rights::Code;
+        let in_ram = !mmio || rights.executes();
         let at = page * PAGE + if in_ram { WINDOW_IN_RAM } else { window };
         let value = match rights {
             Rights::Absent => 0,
             Rights::Code => at | 0x65,
+            Rights::All => at | 0x67,
             Rights::Data => at | 0x67 | NO_EXECUTE,
             Rights::ReadOnly => at | 0x65 | NO_EXECUTE,
         };

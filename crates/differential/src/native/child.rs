@@ -102,6 +102,7 @@ unsafe fn map_window(file: c_int) -> bool {
             Rights::Code => libc::PROT_READ | libc::PROT_EXEC,
             Rights::Data => libc::PROT_READ | libc::PROT_WRITE,
             Rights::ReadOnly => libc::PROT_READ,
+            Rights::All => libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC,
         };
         let flags = libc::MAP_SHARED | libc::MAP_FIXED_NOREPLACE | libc::MAP_POPULATE;
         let address = WINDOW as usize + page * PAGE as usize;
