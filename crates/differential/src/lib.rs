@@ -13,7 +13,7 @@
 //! The test suite runs fixed seeds. For a longer run:
 //!
 //! ```text
-//! cargo run --release -p ringmaster-differential --example soak -- --seconds 600 --seed 1
+//! cargo run --release -p ringmaster-differential --example soak -- --engine translate --seconds 600 --seed 1
 //! ```
 
 // Running machine code natively, in a forked child, is this crate's job.

@@ -10,9 +10,9 @@ use crate::{Bench, Bits, Case, Failure, Generator, REGRESSIONS, Variant, Verdict
 /// Failures that are shrunk and shown; the rest is only counted.
 const SHOWN: usize = 12;
 /// Sequences of each test.
-const SEQUENCES: u64 = 12_000;
-const SELF_MODIFYING: u64 = 3_000;
-const INTERRUPTED: u64 = 1_000;
+const SEQUENCES: u64 = 8_000;
+const SELF_MODIFYING: u64 = 1_500;
+const INTERRUPTED: u64 = 200;
 
 /// An engine beside the host's processor, with what has been found.
 pub struct Suite {
@@ -118,15 +118,12 @@ impl Suite {
     /// # Panics
     /// If anything differs.
     pub fn interrupts_and_devices(mut self) {
-        let variants =
-            [&[Variant::Stepped, Variant::Interrupted, Variant::Mmio], &*Variant::at_each_boundary()]
-                .concat();
         for bits in self.modes() {
             for seed in self.seeds(1_000_000, INTERRUPTED) {
-                let case = self.generator.sequence(seed, bits);
-                self.check(&case, &variants);
-                let case = self.generator.self_modifying(seed, bits);
-                self.check(&case, &variants);
+                for case in [self.generator.sequence(seed, bits), self.generator.self_modifying(seed, bits)] {
+                    self.check(&case, &[Variant::Stepped, Variant::Interrupted, Variant::Mmio]);
+                    self.check(&case, &Variant::at_each_boundary(&case));
+                }
             }
         }
         self.finish();

@@ -41,9 +41,9 @@ impl Variant {
     /// All of them, interrupts at a given boundary left aside.
     pub const ALL: [Self; 4] = [Self::Whole, Self::Stepped, Self::Mmio, Self::Interrupted];
 
-    /// An interrupt at each of the first boundaries in turn.
-    pub fn at_each_boundary() -> Vec<Self> {
-        (0..24).map(Self::After).collect()
+    /// An interrupt at each boundary of `case` in turn, loops left aside.
+    pub fn at_each_boundary(case: &Case) -> Vec<Self> {
+        (0..u8::MAX).zip(case.instructions()).map(|(before, _)| Self::After(before)).collect()
     }
 }
 
