@@ -224,6 +224,7 @@ fn make_image(seed: u64) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layout::{CODE, WINDOW};
 
     #[test]
     fn registers_follow_from_the_seed() {
