@@ -91,6 +91,9 @@ pub struct VcpuStats {
     pub callouts: [u64; Callout::ALL.len()],
     /// A translator's own counters.
     pub translation: Option<TranslationStats>,
+    /// Exits of the hardware by reason, with their number; empty for engines
+    /// that have none.
+    pub exits: Vec<(&'static str, u64)>,
 }
 
 impl VcpuStats {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use memory::GuestMemory;
 use serde::Serialize;
 use x86::CpuState;
-use x86::cpuid::CpuidModel;
+use x86::cpuid::{CpuidModel, Features};
 
 use crate::{Platform, TraceSink, VcpuSignals, VcpuStats};
 
@@ -77,6 +77,26 @@ impl Mode {
     ];
 }
 
+/// What the processor that a guest sees must be content with: an engine that
+/// lets hardware execute can offer no more than that has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProcessorLimits {
+    /// Features that it cannot offer.
+    pub without: Features,
+    /// The widest physical addresses.
+    pub phys_bits: u8,
+    /// The guest's time-stamp counter is the host's plus a constant, so the
+    /// machine's time must be derived from that one.
+    pub host_tsc: bool,
+}
+
+impl Default for ProcessorLimits {
+    /// No limits.
+    fn default() -> Self {
+        Self { without: Features::default(), phys_bits: 52, host_tsc: false }
+    }
+}
+
 /// What an engine can do, asked before anything is built.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Capabilities {
@@ -86,6 +106,8 @@ pub struct Capabilities {
     pub max_vcpus: u32,
     /// Whether it brings interrupt controllers of its own.
     pub own_interrupt_chip: bool,
+    /// What the processor that a guest sees must be content with.
+    pub processor: ProcessorLimits,
     /// Whether single step and hardware breakpoints are exact.
     pub guest_debug: bool,
     /// What it cannot do and the conformance kit therefore leaves out, each
@@ -139,6 +161,8 @@ pub enum Stop {
     HaltedForGood,
     /// A triple fault: the processor shut down (SDM 3A 6.15, "interrupt 8").
     TripleFault,
+    /// The guest did what the engine cannot follow; the sentence says what.
+    GuestFailed(String),
     /// The engine itself failed; the sentence says how.
     Failed(String),
 }

@@ -2,7 +2,7 @@
 //! single step, resume flag and hardware breakpoints (SDM 3B 18.2 and 18.3).
 
 use engine::{Stop, TraceEvent};
-use x86::{Dr6, Exception, InterruptShadow, Rflags, Vector};
+use x86::{CpuState, Dr6, Exception, InterruptShadow, PendingEvent, Rflags, Vector};
 
 use crate::blocks::{Blocks, Code, check_fetch};
 use crate::cpu::{Break, Cpu};
@@ -20,6 +20,7 @@ pub(crate) fn wanted(cpu: &Cpu) -> bool {
         || cpu.watching
         || cpu.debug_hits != 0
         || cpu.state.nmi_pending && !cpu.state.nmi_blocked
+        || cpu.state.pending_event.is_some()
         || cpu.state.interrupt_shadow != InterruptShadow::None
         || cpu.state.activity != x86::Activity::Running
 }
@@ -77,6 +78,14 @@ pub(crate) fn execute(cpu: &mut Cpu, insn: &Insn) -> Result<(), Stop> {
             cpu.debug_hits = 0;
             after_break(cpu, cause)
         }
+    }
+}
+
+/// Notes in a state that leaves the interpreter what it keeps beside its own.
+pub(crate) fn note_debug_trap(state: &mut CpuState, hits: u64) {
+    if hits != 0 {
+        state.dr6 = Dr6::from_bits_retain(state.dr6.bits() & !Dr6::B.bits() | hits);
+        state.pending_event = Some(PendingEvent::Exception { vector: Vector::DB.0, error_code: None });
     }
 }
 

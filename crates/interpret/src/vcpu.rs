@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use engine::{
-    Callout, Capabilities, Engine, EngineError, EngineKind, Mode, Platform, Signal, Stop, TraceEvent, Vcpu,
+    Callout, Capabilities, Engine, EngineError, EngineKind, Mode, Platform, ProcessorLimits, Signal, Stop, TraceEvent, Vcpu,
     VcpuConfig, VcpuStats,
 };
-use x86::{Activity, CpuState, InterruptShadow, Rflags};
+use x86::{Activity, CpuState, Exception, InterruptShadow, PendingEvent, Rflags, Vector};
 
 use crate::blocks::{Block, Blocks, Code, check_fetch};
 use crate::cpu::{Break, Cpu};
@@ -28,6 +28,7 @@ impl Engine for Interpreter {
             modes: &Mode::ALL,
             max_vcpus: 1,
             own_interrupt_chip: false,
+            processor: ProcessorLimits::default(),
             guest_debug: true,
             lacks: &[],
         }
@@ -50,7 +51,9 @@ struct Interpreted {
 
 impl Vcpu for Interpreted {
     fn state(&self) -> CpuState {
-        self.cpu.state.clone()
+        let mut state = self.cpu.state.clone();
+        step::note_debug_trap(&mut state, self.cpu.debug_hits);
+        state
     }
 
     fn set_state(&mut self, state: &CpuState) {
@@ -161,6 +164,7 @@ pub(crate) fn attend(cpu: &mut Cpu) -> Result<(), Stop> {
             cpu.state.nmi_pending = true;
         }
         if cpu.state.activity != Activity::WaitForSipi {
+            deliver_pending(cpu)?;
             step::deliver_debug_trap(cpu)?;
             deliver_interrupts(cpu)?;
         }
@@ -178,6 +182,24 @@ pub(crate) fn attend(cpu: &mut Cpu) -> Result<(), Stop> {
 /// HLT with interrupts off: only an NMI, INIT or reset ends it.
 fn halted_for_good(cpu: &Cpu) -> bool {
     cpu.state.activity == Activity::Halted && !cpu.state.rflags.contains(Rflags::IF) && !cpu.state.nmi_pending
+}
+
+/// Delivers what was accepted before the state came here.
+fn deliver_pending(cpu: &mut Cpu) -> Result<(), Stop> {
+    let Some(event) = cpu.state.pending_event.take() else { return Ok(()) };
+    cpu.state.activity = Activity::Running;
+    match event {
+        PendingEvent::Interrupt(vector) => system::deliver_external(cpu, Vector(vector)),
+        PendingEvent::Nmi => system::deliver_nmi(cpu),
+        PendingEvent::Exception { vector, error_code } => {
+            let exception = Exception { vector: Vector(vector), error_code, cr2: None };
+            if exception.vector == Vector::DB {
+                system::deliver_exception_as_trap(cpu, exception)
+            } else {
+                system::deliver_exception(cpu, exception)
+            }
+        }
+    }
 }
 
 fn deliver_interrupts(cpu: &mut Cpu) -> Result<(), Stop> {

@@ -32,6 +32,8 @@ pub enum Outcome {
     TripleFault,
     /// Somebody called [`MachineHandle::stop`].
     Stopped,
+    /// The guest did what the engine cannot follow; the sentence says what.
+    GuestFailed(String),
     /// The engine or the machine failed; the sentence says how.
     Failed(String),
 }
@@ -123,6 +125,7 @@ impl Machine {
                 Stop::Kicked => {}
                 Stop::HaltedForGood => self.board.wait_for_more_than_interrupts(),
                 Stop::TripleFault => return Outcome::TripleFault,
+                Stop::GuestFailed(why) => return Outcome::GuestFailed(why),
                 Stop::Failed(why) => return Outcome::Failed(why),
             }
         }

@@ -20,4 +20,4 @@ mod walk;
 pub use code::{CodeHit, CodePages, GRANULE, granule_mask};
 pub use huge::{HUGE_PAGE, NoMemory, zeroed_buffer};
 pub use layout::{HIGH_RAM_START, LOW_RAM_END, MAX_RAM, MIN_RAM, RamLayout};
-pub use ram::{GuestMemory, HostPage, MemoryError};
+pub use ram::{GuestMemory, HostPage, MemoryError, MemoryRegion};

@@ -49,6 +49,19 @@ pub struct HostPage {
     pub holds_code: bool,
 }
 
+/// One contiguous piece of guest memory in this process.
+#[derive(Clone, Copy, Debug)]
+pub struct MemoryRegion {
+    /// Its first guest-physical address.
+    pub start: GuestPhysAddr,
+    /// Its length in bytes, a multiple of the page size.
+    pub len: u64,
+    /// Its first byte here, valid as long as the [`GuestMemory`] lives.
+    pub host: NonNull<u8>,
+    /// Whether the guest may write it: RAM, not ROM.
+    pub writable: bool,
+}
+
 struct Region {
     start: u64,
     len: u64,
@@ -139,6 +152,21 @@ impl GuestMemory {
     /// RAM as the virtio crates want it. Writes through it are noticed too.
     pub fn vm_memory(&self) -> &GuestMemoryMmap<CodePages> {
         &self.ram
+    }
+
+    /// All RAM and ROM, for engines that hand it to the hardware.
+    pub fn regions(&self) -> impl Iterator<Item = MemoryRegion> {
+        self.regions.iter().map(|region| MemoryRegion {
+            start: GuestPhysAddr(region.start),
+            len: region.len,
+            host: region.host,
+            writable: region.writable,
+        })
+    }
+
+    /// Whether `self` and `other` are clones of the same memory.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.regions, &other.regions)
     }
 
     fn region(&self, at: GuestPhysAddr) -> Option<(&Region, u64)> {
@@ -346,6 +374,9 @@ mod tests {
         assert_eq!(memory.read_u32(GuestPhysAddr(0xffff_fffc)).unwrap(), 0x5a5a_5a5a);
         assert!(memory.write(at, &[0]).is_err());
         assert!(GuestMemory::with_rom(2 << 20, &[(GuestPhysAddr(0x1000), &image)]).is_err());
+        let regions: Vec<_> = memory.regions().map(|r| (r.start, r.len, r.writable)).collect();
+        assert_eq!(regions, [(GuestPhysAddr(0), 2 << 20, true), (at, 0x1000, false)]);
+        assert!(memory.is_same(&memory.clone()) && !memory.is_same(&GuestMemory::new(2 << 20).unwrap()));
     }
 
     #[test]

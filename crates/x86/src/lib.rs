@@ -25,4 +25,4 @@ pub use control::{Cr0, Cr4, Dr6, Dr7, Efer, Rflags, Xcr0};
 pub use exception::{Exception, ExceptionClass, PageFaultCode, Vector};
 pub use fpu::{FpuState, X87State, ZmmReg};
 pub use segment::{DescriptorTable, Segment, SegmentAttributes, SegmentName, Selector, SystemType};
-pub use state::{Activity, CpuState, Difference, Gpr, InterruptShadow, Msrs};
+pub use state::{Activity, CpuState, Difference, Gpr, InterruptShadow, Msrs, PendingEvent};

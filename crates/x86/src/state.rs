@@ -57,6 +57,23 @@ pub enum Activity {
     Shutdown,
 }
 
+/// An event that the processor has accepted and whose handler it has not
+/// entered yet. RIP and the stack are as before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PendingEvent {
+    /// A maskable interrupt, acknowledged: its vector.
+    Interrupt(u8),
+    /// A non-maskable interrupt.
+    Nmi,
+    /// An exception; what CR2 and DR6 tell of it is already there.
+    Exception {
+        /// Its vector.
+        vector: u8,
+        /// Its error code, if it has one.
+        error_code: Option<u32>,
+    },
+}
+
 /// One item of state that differs between two vCPUs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
@@ -204,6 +221,8 @@ declare_state! {
         nmi_blocked: bool = false;
         /// An NMI has arrived and not been delivered.
         nmi_pending: bool = false;
+        /// What is to be delivered before the next instruction.
+        pending_event: Option<PendingEvent> = None;
         /// Whether instructions are executed.
         activity: Activity = Activity::Running;
     }
@@ -236,6 +255,36 @@ fn reset_system_segment(attributes: u16) -> Segment {
 }
 
 impl CpuState {
+    /// INIT: the state of SDM 3A table 10-1, which leaves caches, FPU, vector
+    /// registers, time-stamp counter and most MSRs as they are. All but the
+    /// bootstrap processor wait for a start-up IPI then.
+    pub fn init(&mut self, bootstrap: bool) {
+        let kept = self.cr0.intersection(Cr0::CD | Cr0::NW);
+        let activity = if bootstrap { Activity::Running } else { Activity::WaitForSipi };
+        *self = Self {
+            cr0: kept | Cr0::ET,
+            xcr0: self.xcr0,
+            msrs: self.msrs.clone(),
+            fpu: self.fpu.clone(),
+            activity,
+            ..Self::reset()
+        };
+    }
+
+    /// A start-up IPI; it is for processors that wait for one (SDM 3A 9.4.4).
+    /// False if this one does not.
+    pub fn start_up(&mut self, vector: u8) -> bool {
+        if self.activity != Activity::WaitForSipi {
+            return false;
+        }
+        let cs = self.segment_mut(SegmentName::Cs);
+        cs.selector = Selector(u16::from(vector) << 8);
+        cs.base = u64::from(vector) << 12;
+        self.rip = 0;
+        self.activity = Activity::Running;
+        true
+    }
+
     /// A segment register.
     pub const fn segment(&self, name: SegmentName) -> &Segment {
         &self.segments[name as usize]
@@ -306,6 +355,21 @@ mod tests {
         other.msrs.lstar = 1;
         let items: Vec<String> = CpuState::reset().differences(&other).into_iter().map(|d| d.item).collect();
         assert_eq!(items, ["cr2", "msrs"]);
+    }
+
+    #[test]
+    fn init_keeps_what_the_manual_says_and_a_start_up_ipi_starts_once() {
+        let mut state = CpuState::reset();
+        state.msrs.lstar = 5;
+        state.fpu.zmm[0].0[0] = 1;
+        state.cr0 |= Cr0::PE;
+        state.cr2 = 9;
+        state.init(false);
+        assert_eq!((state.msrs.lstar, state.fpu.zmm[0].0[0], state.cr2), (5, 1, 0));
+        assert!(!state.protected_mode() && state.activity == Activity::WaitForSipi);
+        assert!(state.start_up(0x9a));
+        assert_eq!((state.segment(SegmentName::Cs).base, state.rip), (0x9_a000, 0));
+        assert!(!state.start_up(0x9a));
     }
 
     #[test]

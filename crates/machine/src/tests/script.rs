@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use engine::{
-    Capabilities, Engine, EngineError, EngineKind, Mode, Platform, Signal, Stop, Vcpu, VcpuConfig,
+    Capabilities, Engine, EngineError, EngineKind, Mode, ProcessorLimits, Platform, Signal, Stop, Vcpu, VcpuConfig,
     VcpuSignals, VcpuStats,
 };
 use x86::CpuState;
@@ -64,6 +64,7 @@ impl Engine for Player {
             modes: &Mode::ALL,
             max_vcpus: 1,
             own_interrupt_chip: false,
+            processor: ProcessorLimits::default(),
             guest_debug: false,
             lacks: &[],
         }

@@ -67,6 +67,7 @@ impl Ending {
             Outcome::PoweredOff | Outcome::Reset => Ok(ExitStatus::Success),
             Outcome::GuestPanicked => Err(guest_failed("the guest reported a panic")),
             Outcome::TripleFault => Err(guest_failed("the guest ended in a triple fault")),
+            Outcome::GuestFailed(why) => Err(guest_failed(&why)),
             Outcome::Failed(why) => Err(Failure::internal(why)),
             Outcome::Stopped => match self.reason.lock().unwrap_or_else(PoisonError::into_inner).take() {
                 None | Some(Reason::Left) => Ok(ExitStatus::Success),
@@ -99,6 +100,7 @@ mod tests {
         assert_eq!(code(&ending, Outcome::Reset), 0);
         assert_eq!(code(&ending, Outcome::TripleFault), 4);
         assert_eq!(code(&ending, Outcome::GuestPanicked), 4);
+        assert_eq!(code(&ending, Outcome::GuestFailed("so".to_owned())), 4);
         assert_eq!(code(&ending, Outcome::Failed("so".to_owned())), 1);
     }
 

@@ -1,8 +1,8 @@
 //! Events from outside: NMIs, interrupts, INIT and start-up IPIs (SDM 3A 6.7,
-//! 6.8, 9.4 and 10.1).
+//! 6.8).
 
 use engine::Signal;
-use x86::{Activity, CpuState, Cr0, Dr7, InterruptShadow, Rflags, SegmentName, Selector};
+use x86::{InterruptShadow, Rflags};
 
 use crate::cpu::Cpu;
 
@@ -26,37 +26,15 @@ pub(crate) fn take_init_and_sipi(cpu: &mut Cpu) {
     }
 }
 
-/// INIT: the state of SDM 3A table 10-1, which leaves caches, FPU, vector
-/// registers, time-stamp counter and most MSRs as they are.
 fn init(cpu: &mut Cpu) {
-    let old = &cpu.state;
-    let kept = old.cr0.intersection(Cr0::CD | Cr0::NW);
-    let mut state = CpuState {
-        cr0: kept | Cr0::ET,
-        xcr0: old.xcr0,
-        msrs: old.msrs.clone(),
-        fpu: old.fpu.clone(),
-        ..CpuState::reset()
-    };
-    state.dr7 = Dr7::FIXED;
-    if cpu.id != 0 {
-        state.activity = Activity::WaitForSipi;
-    }
-    cpu.state = state;
+    cpu.state.init(cpu.id == 0);
     cpu.debug_hits = 0;
     cpu.refresh();
     cpu.paging_changed();
 }
 
-/// A start-up IPI is for processors that wait for one (SDM 3A 9.4.4).
 fn start_up(cpu: &mut Cpu, vector: u8) {
-    if cpu.state.activity != Activity::WaitForSipi {
-        return;
+    if cpu.state.start_up(vector) {
+        cpu.refresh();
     }
-    let cs = cpu.state.segment_mut(SegmentName::Cs);
-    cs.selector = Selector(u16::from(vector) << 8);
-    cs.base = u64::from(vector) << 12;
-    cpu.state.rip = 0;
-    cpu.state.activity = Activity::Running;
-    cpu.refresh();
 }

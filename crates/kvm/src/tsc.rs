@@ -1,0 +1,114 @@
+//! The guest's time-stamp counter: the host's plus an offset, such that it
+//! shows the machine's counter plus IA32_TSC_ADJUST.
+
+use std::io;
+
+use engine::Platform;
+use kvm_bindings::{Msrs as KvmMsrs, kvm_msr_entry};
+use kvm_ioctls::VcpuFd;
+use x86::msr::IA32_TIME_STAMP_COUNTER;
+
+use crate::ioctls;
+
+/// How far the guest's counter may be off before it is set again. The two are
+/// read one after the other, so that this is about the accuracy of the reading.
+const TOLERANCE: u64 = 20_000;
+/// Rates within one in this many are the same: KVM then does not scale.
+const SAME_RATE: u64 = 1000;
+const TRIES: usize = 4;
+
+/// The counter of one vCPU.
+#[derive(Debug)]
+pub(crate) struct GuestTsc {
+    /// It runs at the rate of the machine's counter.
+    follows: bool,
+    /// The offset in force.
+    offset: Option<u64>,
+    /// The kernel takes the offset itself (since 5.16).
+    by_offset: bool,
+}
+
+fn host_tsc() -> u64 {
+    // SAFETY: every x86-64 processor has RDTSC, and it touches no memory.
+    unsafe { core::arch::x86_64::_rdtsc() }
+}
+
+impl GuestTsc {
+    /// Prepares the counter for a machine whose own runs at `hz`.
+    pub(crate) fn new(vcpu: &VcpuFd, hz: u64) -> Self {
+        let same = |khz: u32| (u64::from(khz) * 1000).abs_diff(hz) <= hz / SAME_RATE;
+        let own = vcpu.get_tsc_khz().is_ok_and(same);
+        // Other rates need hardware that scales; without it the guest sees the
+        // host's rate.
+        let scaled = !own && u32::try_from(hz / 1000).is_ok_and(|khz| vcpu.set_tsc_khz(khz).is_ok());
+        let by_offset = ioctls::tsc_offset(vcpu).is_ok();
+        Self { follows: own || scaled && !by_offset, offset: None, by_offset }
+    }
+
+    /// Forgets what was set: the state has been replaced.
+    pub(crate) fn forget(&mut self) {
+        self.offset = None;
+    }
+
+    /// Brings the guest's counter to the machine's plus `adjust`.
+    pub(crate) fn follow(&mut self, vcpu: &VcpuFd, platform: &dyn Platform, adjust: u64) -> io::Result<()> {
+        if self.offset.is_some() && !self.follows {
+            return Ok(());
+        }
+        let wanted = Self::wanted(platform).wrapping_add(adjust);
+        if self.offset.is_some_and(|offset| distance(offset, wanted) <= TOLERANCE) {
+            return Ok(());
+        }
+        self.set(vcpu, wanted)
+    }
+
+    /// The guest has changed IA32_TSC_ADJUST by `delta`.
+    pub(crate) fn adjust(&mut self, vcpu: &VcpuFd, delta: u64) -> io::Result<()> {
+        match self.offset {
+            Some(offset) if delta != 0 => self.set(vcpu, offset.wrapping_add(delta)),
+            _ => Ok(()),
+        }
+    }
+
+    fn set(&mut self, vcpu: &VcpuFd, offset: u64) -> io::Result<()> {
+        self.offset = Some(offset);
+        if self.by_offset {
+            return ioctls::set_tsc_offset(vcpu, offset);
+        }
+        let data = host_tsc().wrapping_add(offset);
+        let entry = kvm_msr_entry { index: IA32_TIME_STAMP_COUNTER, data, ..Default::default() };
+        let msrs = KvmMsrs::from_entries(&[entry]).map_err(|error| io::Error::other(format!("{error:?}")))?;
+        vcpu.set_msrs(&msrs)?;
+        Ok(())
+    }
+
+    /// What the machine's counter is ahead of the host's: of a few readings the
+    /// one that was interrupted least.
+    fn wanted(platform: &dyn Platform) -> u64 {
+        let reading = || {
+            let before = host_tsc();
+            let machine = platform.tsc();
+            let width = host_tsc().wrapping_sub(before);
+            (width, machine.wrapping_sub(before.wrapping_add(width / 2)))
+        };
+        let first = reading();
+        (1..TRIES).map(|_| reading()).fold(first, |best, next| if next.0 < best.0 { next } else { best }).1
+    }
+}
+
+/// How far two counters are apart, whichever is ahead.
+fn distance(a: u64, b: u64) -> u64 {
+    let ahead = a.wrapping_sub(b);
+    ahead.min(ahead.wrapping_neg())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distances_wrap() {
+        assert_eq!(distance(5, 3), 2);
+        assert_eq!(distance(u64::MAX, 3), 4);
+    }
+}
