@@ -18,6 +18,12 @@ use crate::layout::RAM;
 /// may need more.
 const LIMIT: Duration = Duration::from_secs(20);
 
+/// The same, unless the environment says otherwise.
+fn limit() -> Duration {
+    let seconds = std::env::var("CONFORMANCE_SECONDS").ok().and_then(|text| text.parse().ok());
+    seconds.map_or(LIMIT, Duration::from_secs)
+}
+
 /// What came of a guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -90,7 +96,7 @@ pub fn execute(engine: &dyn Engine, model: &Arc<CpuidModel>, guest: &Guest) -> O
     let (stop, in_time) = within_limit(&signals, || vcpu.run(&bench));
     if !in_time {
         let rip = vcpu.state().rip;
-        return failed(format!("the guest did not end within {LIMIT:?}; it is at {rip:#x}"));
+        return failed(format!("the guest did not end within {:?}; it is at {rip:#x}", limit()));
     }
     let record = bench.into_record();
     let seen = Seen { guest, stop, exited: record.exited, state: vcpu.state(), memory: &memory, record };
@@ -114,7 +120,7 @@ fn within_limit<T>(signals: &VcpuSignals, run: impl FnOnce() -> T) -> (T, bool) 
     std::thread::scope(|scope| {
         let (done, watch) = channel::<()>();
         let watchdog = scope.spawn(move || {
-            let late = watch.recv_timeout(LIMIT) == Err(RecvTimeoutError::Timeout);
+            let late = watch.recv_timeout(limit()) == Err(RecvTimeoutError::Timeout);
             if late {
                 signals.raise(Signal::Exit);
             }

@@ -1,13 +1,14 @@
 //! The engine.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use engine::{Capabilities, Engine, EngineError, EngineKind, Mode, Vcpu, VcpuConfig};
+use engine::{Capabilities, Engine, EngineError, EngineKind, Mode, ProcessorLimits, Vcpu, VcpuConfig};
 use memory::GuestMemory;
 
 use crate::failure::unusable;
 use crate::host::Host;
+use crate::lacks::lacks;
 use crate::slots::DirtyLog;
 use crate::vcpu::KvmVcpu;
 use crate::vm::Vm;
@@ -44,6 +45,11 @@ impl Kvm {
     /// If the kernel refuses.
     pub fn log_dirty_pages(&self, memory: &GuestMemory) -> std::io::Result<Option<DirtyLog>> {
         self.machine(memory, |_| true).map(DirtyLog::start).transpose()
+    }
+
+    /// What the processor that guests see must be content with.
+    pub(crate) fn processor_limits(&self) -> ProcessorLimits {
+        self.host.processor_limits()
     }
 
     fn machine(&self, memory: &GuestMemory, fits: impl Fn(&Vm) -> bool) -> Option<Arc<Vm>> {
@@ -88,10 +94,4 @@ impl Engine for Kvm {
         let vm = self.machine_for(config.id, &config.memory)?;
         Ok(Box::new(KvmVcpu::new(vm, config)?))
     }
-}
-
-/// What the conformance kit leaves out on this host.
-fn lacks() -> &'static [(&'static str, &'static str)] {
-    static LACKS: OnceLock<Vec<(&str, &str)>> = OnceLock::new();
-    LACKS.get_or_init(Vec::new)
 }

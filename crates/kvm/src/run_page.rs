@@ -43,7 +43,6 @@ pub(crate) struct MmioAccess {
 /// An MSR access that is waiting for an answer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct MsrAccess {
-    pub(crate) reason: u32,
     pub(crate) index: u32,
     pub(crate) data: u64,
 }
@@ -191,7 +190,7 @@ impl RunPage {
     /// The access of KVM_EXIT_X86_RDMSR and KVM_EXIT_X86_WRMSR.
     pub(crate) fn msr_access(&self) -> MsrAccess {
         let msr: MsrExit = self.read(UNION);
-        MsrAccess { reason: msr.reason, index: msr.index, data: msr.data }
+        MsrAccess { index: msr.index, data: msr.data }
     }
 
     /// Answers an MSR access: the value of a read, or #GP(0).
@@ -212,11 +211,6 @@ impl RunPage {
         let error: InternalError = self.read(UNION);
         let count = (error.ndata as usize).min(error.data.len());
         (error.suberror, error.data.into_iter().take(count).collect())
-    }
-
-    /// The vector of KVM_EXIT_IOAPIC_EOI.
-    pub(crate) fn eoi_vector(&self) -> u8 {
-        self.read(UNION)
     }
 
     /// Type of KVM_EXIT_SYSTEM_EVENT.

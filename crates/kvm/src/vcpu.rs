@@ -373,6 +373,7 @@ fn format_of(vm: &Vm, model: &CpuidModel) -> Format {
         xsave: *model.xsave_layout(),
         xcr0: model.xcr0(),
         sregs2: vm.fd().check_extension_raw(KVM_CAP_SREGS2.into()) > 0,
+        vendor: model.vendor(),
         msrs: msrs::exchanged(model),
     }
 }

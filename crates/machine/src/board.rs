@@ -10,10 +10,11 @@ use chipset::lapic::{LAPIC_TIMER_HZ, LocalApicConfig};
 use chipset::pci::PciBus;
 use chipset::pm::Pm;
 use chipset::{Device, EventSink, Line};
-use engine::{Signal, VcpuSignals};
+use engine::{ProcessorLimits, Signal, VcpuSignals};
 use memory::{GuestMemory, RamLayout};
 use x86::GuestPhysAddr;
-use x86::cpuid::{CpuidConfig, CpuidModel};
+use x86::cpuid::{CpuidConfig, CpuidModel, Feature};
+use x86::paging::DEFAULT_PHYS_BITS;
 
 use crate::clock::VmClock;
 use crate::config::Consoles;
@@ -100,6 +101,8 @@ impl Wiring {
 /// What a board is built from.
 pub(crate) struct BoardConfig<'a> {
     pub(crate) cpus: u32,
+    /// What the engine can offer.
+    pub(crate) processor: ProcessorLimits,
     pub(crate) ram: RamLayout,
     /// ACPI tables that firmware is to be told of, if there is firmware.
     pub(crate) firmware_tables: Option<&'a AcpiBlob>,
@@ -129,7 +132,7 @@ pub(crate) struct Board {
 impl Board {
     pub(crate) fn build(config: BoardConfig<'_>) -> Result<Self, MachineError> {
         let clock = Arc::new(VmClock::new(config.ticks));
-        let cpuid = cpuid_model(clock.hz(), config.cpus);
+        let cpuid = cpuid_model(clock.hz(), config.cpus, config.processor);
         let input = Arc::new(Input::default());
         let mut wiring = Wiring::new(clock, &cpuid, config.cpus);
         mount_legacy(&mut wiring, config.wall_clock, config.ram);
@@ -220,8 +223,11 @@ fn is_bus(at: GuestPhysAddr) -> bool {
     (u64::from(PCI_MEMORY)..IOAPIC_BASE).contains(&at.0)
 }
 
-fn cpuid_model(tsc_hz: u64, cpus: u32) -> CpuidModel {
+fn cpuid_model(tsc_hz: u64, cpus: u32, limits: ProcessorLimits) -> CpuidModel {
+    let without: Vec<Feature> = limits.without.iter().collect();
     CpuidModel::new(CpuidConfig {
+        phys_bits: limits.phys_bits.min(DEFAULT_PHYS_BITS),
+        disable: &without,
         vcpu_count: cpus,
         apic_crystal_hz: LAPIC_TIMER_HZ,
         ..CpuidConfig::new(&HostProcessor, tsc_hz)

@@ -27,10 +27,13 @@ impl HostCpuid for HostProcessor {
 }
 
 /// The best counter of this host: its time-stamp counter if that is invariant
-/// (SDM 3B 18.17.1), else the system's monotonic clock.
-pub(crate) fn ticks() -> Arc<dyn TickSource> {
-    static TICKS: OnceLock<Arc<dyn TickSource>> = OnceLock::new();
-    Arc::clone(TICKS.get_or_init(|| match invariant_tsc(&HostProcessor) {
+/// (SDM 3B 18.17.1) or the engine shows it to guests anyway, else the system's
+/// monotonic clock.
+pub(crate) fn ticks(host_tsc: bool) -> Arc<dyn TickSource> {
+    static TICKS: [OnceLock<Arc<dyn TickSource>>; 2] = [OnceLock::new(), OnceLock::new()];
+    let [any, only_tsc] = &TICKS;
+    let ticks = if host_tsc { only_tsc } else { any };
+    Arc::clone(ticks.get_or_init(|| match host_tsc || invariant_tsc(&HostProcessor) {
         true => Arc::new(HostTsc { hz: tsc_hz() }),
         false => Arc::new(SystemClock { start: Instant::now() }),
     }))
@@ -150,7 +153,7 @@ mod tests {
 
     #[test]
     fn the_counter_keeps_the_systems_time() {
-        let source = ticks();
+        let source = ticks(false);
         let (at, start) = (Instant::now(), source.ticks());
         std::thread::sleep(Duration::from_millis(200));
         let (passed, end) = (at.elapsed(), source.ticks());

@@ -62,15 +62,17 @@ impl Machine {
         // Before the board, which needs the clock: it is compared meanwhile.
         host::begin_calibration();
         let state = loader.load(&memory, true)?;
+        let processor = config.engine.capabilities().processor;
         let board = Arc::new(Board::build(BoardConfig {
             cpus: config.cpus,
+            processor,
             ram: memory.layout(),
             firmware_tables: loader.tables_for_firmware(),
             consoles: config.consoles,
             virtio: config.virtio,
             memory: memory.clone(),
             wall_clock: config.wall_clock.unwrap_or_else(host_time),
-            ticks: config.ticks.unwrap_or_else(host::ticks),
+            ticks: config.ticks.unwrap_or_else(|| host::ticks(processor.host_tsc)),
         })?);
         let vcpu = config.engine.create_vcpu(VcpuConfig {
             id: BOOT,

@@ -172,7 +172,7 @@ mod tests {
     const MILLI: u64 = 1_000_000;
 
     fn real() -> Arc<Timers> {
-        let clock = Arc::new(VmClock::new(crate::host::ticks()));
+        let clock = Arc::new(VmClock::new(crate::host::ticks(false)));
         clock.run();
         Arc::new(Timers::new(clock))
     }

@@ -2,7 +2,6 @@
 
 use serde::Serialize;
 
-use crate::check::kvm;
 use engine::EngineKind;
 
 use crate::cli::engine::EngineChoice;
@@ -13,8 +12,10 @@ use crate::exit::Failure;
 pub struct EngineReport {
     /// The engine.
     pub name: EngineKind,
-    /// Whether it can run a guest now.
+    /// Whether it can run a guest now, as fast as it should.
     pub usable: bool,
+    /// Whether it runs a guest when asked for by name.
+    pub possible: bool,
     /// Why, or why not, in half a sentence.
     pub reason: String,
 }
@@ -30,12 +31,19 @@ pub struct Chosen {
 
 /// Every engine on this host, fastest first.
 pub fn survey() -> Vec<EngineReport> {
+    let kvm = kvm::survey();
     vec![
-        EngineReport { name: EngineKind::Kvm, usable: false, reason: kvm::probe().reason() },
+        EngineReport {
+            name: EngineKind::Kvm,
+            usable: kvm.is_usable(),
+            possible: kvm.is_possible(),
+            reason: kvm.to_string(),
+        },
         translate(),
         EngineReport {
             name: EngineKind::Interpret,
             usable: true,
+            possible: true,
             reason: "needs nothing but this processor".to_owned(),
         },
     ]
@@ -46,15 +54,13 @@ fn translate() -> EngineReport {
         Ok(()) => (true, "needs nothing but this processor".to_owned()),
         Err(missing) => (false, missing),
     };
-    EngineReport { name: EngineKind::Translate, usable, reason }
+    EngineReport { name: EngineKind::Translate, usable, possible: usable, reason }
 }
 
 /// Chooses the engine: the one that was named, or the first usable one.
 pub fn choose(choice: EngineChoice, reports: &[EngineReport]) -> Result<Chosen, Failure> {
     if let Some(name) = choice.named() {
-        require(name, reports)?;
-        let why = "as asked for".to_owned();
-        return Ok(Chosen { name, why });
+        return named(name, reports);
     }
     let Some(best) = reports.iter().find(|report| report.usable) else {
         return Err(Failure::host_lacks("no engine can run on this host"));
@@ -65,11 +71,23 @@ pub fn choose(choice: EngineChoice, reports: &[EngineReport]) -> Result<Chosen, 
         .map(|report| format!("{}: {}", report.name, report.reason))
         .collect();
     let why = if passed_over.is_empty() {
-        "the fastest on this host".to_owned()
+        format!("the fastest on this host: {}", best.reason)
     } else {
         format!("chosen because {}", passed_over.join("; "))
     };
     Ok(Chosen { name: best.name, why })
+}
+
+/// A named engine is taken if it runs at all, and what is wrong with it is said.
+fn named(name: EngineKind, reports: &[EngineReport]) -> Result<Chosen, Failure> {
+    let report = reports.iter().find(|report| report.name == name);
+    match report.filter(|report| report.possible && !report.usable) {
+        Some(report) => Ok(Chosen { name, why: format!("as asked for, although {}", report.reason) }),
+        None => {
+            require(name, reports)?;
+            Ok(Chosen { name, why: "as asked for".to_owned() })
+        }
+    }
 }
 
 /// Fails with status 3 unless the engine is usable.
@@ -86,7 +104,7 @@ mod tests {
     use super::*;
 
     fn report(name: EngineKind, usable: bool) -> EngineReport {
-        EngineReport { name, usable, reason: format!("{name} reason") }
+        EngineReport { name, usable, possible: usable, reason: format!("{name} reason") }
     }
 
     fn reports() -> Vec<EngineReport> {
@@ -111,6 +129,16 @@ mod tests {
         assert_eq!(failure.report(), "engine kvm cannot be used: kvm reason");
         let chosen = choose(EngineChoice::Interpret, &reports()).unwrap();
         assert_eq!(chosen.name, EngineKind::Interpret);
+    }
+
+    #[test]
+    fn a_slow_engine_runs_only_when_named() {
+        let mut reports = reports();
+        reports[0].possible = true;
+        assert_eq!(choose(EngineChoice::Auto, &reports).unwrap().name, EngineKind::Translate);
+        let chosen = choose(EngineChoice::Kvm, &reports).unwrap();
+        assert_eq!(chosen.why, "as asked for, although kvm reason");
+        assert_eq!(require(EngineKind::Kvm, &reports).unwrap_err().status().code(), 3);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The engine.
 
-use engine::{Capabilities, Engine, EngineError, EngineKind, Mode, Vcpu, VcpuConfig};
+use engine::{Capabilities, Engine, EngineError, EngineKind, Mode, ProcessorLimits, Vcpu, VcpuConfig};
 
 use crate::vcpu::Translated;
 
@@ -65,6 +65,7 @@ impl Engine for Translator {
             modes: &Mode::ALL,
             max_vcpus: 1,
             own_interrupt_chip: false,
+            processor: ProcessorLimits::default(),
             guest_debug: true,
             lacks: &[],
         }

@@ -56,6 +56,7 @@ mod tests {
             xsave: XsaveLayout::INTEL,
             xcr0: Features::default().xcr0() | Xcr0::AVX | Xcr0::AVX512 | Xcr0::PKRU,
             sregs2: true,
+            vendor: x86::cpuid::Vendor::Intel,
             msrs: Vec::new(),
         };
         let mut state = FpuState::RESET;

@@ -13,6 +13,7 @@ use std::io;
 
 use kvm_bindings::{kvm_debugregs, kvm_regs, kvm_sregs2, kvm_xcrs, kvm_xsave};
 use kvm_ioctls::VcpuFd;
+use x86::cpuid::Vendor;
 use x86::xsave::XsaveLayout;
 use x86::{Activity, CpuState, Cr0, Cr4, Dr6, Dr7, Efer, Gpr, Msrs, Rflags, Xcr0};
 
@@ -39,6 +40,8 @@ pub(crate) struct Format {
     pub(crate) xcr0: Xcr0,
     /// Whether the page-directory-pointer registers can be exchanged.
     pub(crate) sregs2: bool,
+    /// Whose processor the host has.
+    pub(crate) vendor: Vendor,
     /// The MSRs that the hardware holds.
     pub(crate) msrs: Vec<u32>,
 }
@@ -89,7 +92,7 @@ pub(crate) fn store(
     cr8: u64,
     apic_base: u64,
 ) -> Result<(), StateError> {
-    write_sregs(vcpu, format, &put_sregs(state, cr8, apic_base))?;
+    write_sregs(vcpu, format, &put_sregs(state, format.vendor, cr8, apic_base))?;
     msrs::store(vcpu, &format.msrs, &state.msrs).named("KVM_SET_MSRS")?;
     vcpu.set_xcrs(&xcrs(state.xcr0)).named("KVM_SET_XCRS")?;
     let area = kvm_xsave { region: fpu::put(&state.fpu, format), ..Default::default() };
@@ -174,7 +177,7 @@ fn get_sregs(sregs: &kvm_sregs2, state: &mut CpuState) {
     }
 }
 
-fn put_sregs(state: &CpuState, cr8: u64, apic_base: u64) -> kvm_sregs2 {
+fn put_sregs(state: &CpuState, vendor: Vendor, cr8: u64, apic_base: u64) -> kvm_sregs2 {
     let mut sregs = kvm_sregs2 {
         cr0: state.cr0.bits(),
         cr2: state.cr2,
@@ -185,7 +188,7 @@ fn put_sregs(state: &CpuState, cr8: u64, apic_base: u64) -> kvm_sregs2 {
         apic_base,
         ..Default::default()
     };
-    segments::put(state, &mut sregs);
+    segments::put(state, vendor, &mut sregs);
     let pae =
         state.cr0.contains(Cr0::PG) && state.cr4.contains(Cr4::PAE) && !state.efer.contains(Efer::LMA);
     if pae {

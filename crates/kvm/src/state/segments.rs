@@ -1,6 +1,7 @@
 //! Segment registers and descriptor tables.
 
 use kvm_bindings::{kvm_dtable, kvm_segment, kvm_sregs, kvm_sregs2};
+use x86::cpuid::Vendor;
 use x86::{CpuState, DescriptorTable, Segment, SegmentAttributes, SegmentName, Selector};
 
 fn neutral(segment: &kvm_segment) -> Segment {
@@ -63,8 +64,20 @@ pub(super) fn get(sregs: &kvm_sregs2, state: &mut CpuState) {
     state.idtr = neutral_table(&sregs.idt);
 }
 
+/// The task register. AMD's processors do not keep the busy bit in it, and KVM
+/// adds it when it reads the register; Intel's do not run a guest without.
+/// (QEMU's emulation of AMD-V stops the whole emulator when it meets the bit.)
+fn task_register(tr: &Segment, vendor: Vendor) -> kvm_segment {
+    const BUSY: u8 = 2;
+    let mut segment = kvms(tr);
+    if vendor == Vendor::Amd {
+        segment.type_ &= !BUSY;
+    }
+    segment
+}
+
 /// Writes all of them.
-pub(super) fn put(state: &CpuState, sregs: &mut kvm_sregs2) {
+pub(super) fn put(state: &CpuState, vendor: Vendor, sregs: &mut kvm_sregs2) {
     let segment = |name| kvms(state.segment(name));
     sregs.es = segment(SegmentName::Es);
     sregs.cs = segment(SegmentName::Cs);
@@ -73,7 +86,7 @@ pub(super) fn put(state: &CpuState, sregs: &mut kvm_sregs2) {
     sregs.fs = segment(SegmentName::Fs);
     sregs.gs = segment(SegmentName::Gs);
     sregs.ldt = kvms(&state.ldtr);
-    sregs.tr = kvms(&state.tr);
+    sregs.tr = task_register(&state.tr, vendor);
     sregs.gdt = kvms_table(&state.gdtr);
     sregs.idt = kvms_table(&state.idtr);
 }
@@ -138,10 +151,12 @@ mod tests {
         state.segment_mut(SegmentName::Gs).base = 0xffff_8880_0000_1000;
         state.gdtr = DescriptorTable { base: 0x1000, limit: 0x7f };
         let mut sregs = kvm_sregs2::default();
-        put(&state, &mut sregs);
+        put(&state, Vendor::Intel, &mut sregs);
         assert_eq!((sregs.ds.unusable, sregs.cs.unusable), (1, 0));
         let mut back = CpuState::reset();
         get(&widen(&narrow(&sregs)), &mut back);
         assert_eq!(state.differences(&back), []);
+        put(&state, Vendor::Amd, &mut sregs);
+        assert_eq!((state.tr.attributes.kind(), sregs.tr.type_), (0xb, 9));
     }
 }

@@ -37,6 +37,7 @@ impl Bench {
     fn with(cpus: u32, firmware_tables: Option<&AcpiBlob>) -> Self {
         let ticks = FakeTicks::new(GHZ, 0);
         let board = Board::build(BoardConfig {
+            processor: engine::ProcessorLimits::default(),
             cpus,
             ram: RamLayout::new(2 * MIB),
             firmware_tables,

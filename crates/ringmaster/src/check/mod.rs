@@ -1,7 +1,6 @@
 //! `ringmaster check`: what this host offers, engine by engine, with reasons.
 
 pub mod host;
-pub mod kvm;
 
 use std::fmt::Write as _;
 

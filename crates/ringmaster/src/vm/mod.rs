@@ -128,7 +128,9 @@ fn engine_of(request: &VmRequest) -> Result<Box<dyn Engine>, Failure> {
             let options = translate::Options { count, ..translate::Options::default() };
             Ok(Box::new(translate::Translator::with(options)))
         }
-        EngineKind::Kvm => Err(Failure::not_yet(format!("the {kind} engine"))),
+        EngineKind::Kvm => kvm::Kvm::new()
+            .map(|engine| Box::new(engine) as Box<dyn Engine>)
+            .map_err(|error| Failure::host_lacks(error.to_string())),
     }
 }
 
