@@ -18,4 +18,6 @@ pub use platform::{Hypercall, MsrFault, Platform};
 pub use signals::{Kick, Signal, VcpuSignals};
 pub use stats::{Callout, TranslationStats, VcpuStats};
 pub use trace::{TraceEvent, TraceSink, TraceWhat};
-pub use vcpu::{Capabilities, Engine, EngineError, EngineKind, Mode, ProcessorLimits, Stop, Vcpu, VcpuConfig};
+pub use vcpu::{
+    Capabilities, Engine, EngineError, EngineKind, Mode, ProcessorLimits, Stop, Vcpu, VcpuConfig,
+};

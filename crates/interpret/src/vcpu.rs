@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use engine::{
-    Callout, Capabilities, Engine, EngineError, EngineKind, Mode, Platform, ProcessorLimits, Signal, Stop, TraceEvent, Vcpu,
-    VcpuConfig, VcpuStats,
+    Callout, Capabilities, Engine, EngineError, EngineKind, Mode, Platform, ProcessorLimits, Signal, Stop,
+    TraceEvent, Vcpu, VcpuConfig, VcpuStats,
 };
 use x86::{Activity, CpuState, Exception, InterruptShadow, PendingEvent, Rflags, Vector};
 

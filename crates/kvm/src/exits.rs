@@ -48,7 +48,12 @@ impl ExitCounts {
 
     /// Those that happened, by name.
     pub(crate) fn list(&self) -> Vec<(&'static str, u64)> {
-        REASONS.iter().zip(self.0).filter(|(_, count)| *count > 0).map(|(&(_, name), count)| (name, count)).collect()
+        REASONS
+            .iter()
+            .zip(self.0)
+            .filter(|(_, count)| *count > 0)
+            .map(|(&(_, name), count)| (name, count))
+            .collect()
     }
 }
 

@@ -91,10 +91,7 @@ mod tests {
     #[test]
     fn an_instruction_that_cannot_be_emulated_is_shown() {
         let sentence = internal_error(1, &[1, 0x0000_0000_00f8_0f02, 0]);
-        assert_eq!(
-            sentence,
-            "the guest executed an instruction that KVM cannot emulate (bytes 0f f8)"
-        );
+        assert_eq!(sentence, "the guest executed an instruction that KVM cannot emulate (bytes 0f f8)");
         assert!(!internal_error(1, &[]).contains("bytes"));
     }
 

@@ -135,8 +135,11 @@ impl Host {
     }
 
     fn leaf(&self, leaf: u32, subleaf: u32) -> Option<[u32; 4]> {
-        let entry =
-            self.supported.as_slice().iter().find(|entry| (entry.function, entry.index) == (leaf, subleaf))?;
+        let entry = self
+            .supported
+            .as_slice()
+            .iter()
+            .find(|entry| (entry.function, entry.index) == (leaf, subleaf))?;
         Some([entry.eax, entry.ebx, entry.ecx, entry.edx])
     }
 }

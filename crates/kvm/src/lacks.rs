@@ -12,9 +12,57 @@ pub(crate) fn lacks() -> &'static [Entry] {
     static LACKS: OnceLock<Vec<Entry>> = OnceLock::new();
     LACKS.get_or_init(|| match survey() {
         Survey::Interprets(_) => software().collect(),
-        _ => Vec::new(),
+        _ if is_amd() => EVERYWHERE.iter().chain(AMD).copied().collect(),
+        _ => EVERYWHERE.to_vec(),
     })
 }
+
+fn is_amd() -> bool {
+    // "Auth" of AuthenticAMD, "Hygo" of HygonGenuine.
+    let vendor = core::arch::x86_64::__cpuid(0).ebx.to_le_bytes();
+    &vendor == b"Auth" || &vendor == b"Hygo"
+}
+
+/// What KVM does by itself, on any processor.
+const EVERYWHERE: &[Entry] = &[
+    ("control::hypercall", "KVM keeps hypercalls to itself; the machine is not asked"),
+    ("control::long_mode_with_long_cs", "KVM takes no state with CS.L outside IA-32e mode"),
+    (
+        "strings::in_faults_before_reading",
+        "KVM emulates INS, and reads the port before it looks at the destination",
+    ),
+    (
+        "tasks::absent_data_segment",
+        "KVM emulates task switches, and not their rarer faults, traps and tables",
+    ),
+    ("tasks::bad_code_segment", "KVM emulates task switches, and not their rarer faults, traps and tables"),
+    ("tasks::bad_data_segment", "KVM emulates task switches, and not their rarer faults, traps and tables"),
+    ("tasks::bad_local_table", "KVM emulates task switches, and not their rarer faults, traps and tables"),
+    ("tasks::double_fault_task", "KVM emulates task switches, and not their rarer faults, traps and tables"),
+    ("tasks::exception_task", "KVM emulates task switches, and not their rarer faults, traps and tables"),
+    ("tasks::in_local_table", "KVM emulates task switches, and not their rarer faults, traps and tables"),
+    ("tasks::local_breakpoints", "KVM emulates task switches, and not their rarer faults, traps and tables"),
+    ("tasks::page_directory", "KVM emulates task switches, and not their rarer faults, traps and tables"),
+    ("tasks::trap_flag", "KVM emulates task switches, and not their rarer faults, traps and tables"),
+];
+
+/// What AMD's processors do otherwise than Intel's.
+const AMD: &[Entry] = &[
+    (
+        "paging::pae_pdptes_are_cached",
+        "AMD's processors read page-directory-pointer entries when they are used, under nested paging",
+    ),
+    (
+        "paging::pae_pdptes_loaded_with_cr0",
+        "AMD's processors read page-directory-pointer entries when they are used, under nested paging",
+    ),
+    (
+        "paging::pae_reserved_pdpte",
+        "AMD's processors read page-directory-pointer entries when they are used, under nested paging",
+    ),
+    ("syscall::sysenter_64", "AMD's processors have no SYSENTER in IA-32e mode"),
+    ("syscall::sysenter_compatibility", "AMD's processors have no SYSENTER in IA-32e mode"),
+];
 
 /// A device without hardware: the guest kernel's instructions are those of the
 /// interpreter behind it.

@@ -139,7 +139,10 @@ impl fmt::Display for Survey {
                 write!(f, "there is no {DEVICE}, because the module is not loaded: modprobe {module}")
             }
             Self::Absent(Absence::Node) => {
-                write!(f, "the module is loaded, but there is no {DEVICE} here: pass the device on to this container")
+                write!(
+                    f,
+                    "the module is loaded, but there is no {DEVICE} here: pass the device on to this container"
+                )
             }
             Self::Denied(Some(group)) => {
                 write!(f, "no permission to open {DEVICE}; join the group {group} and log in again")

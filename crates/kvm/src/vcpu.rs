@@ -70,14 +70,14 @@ impl KvmVcpu {
         let state = CpuState::reset();
         let table = cpuid::table(&config.cpuid, &state).map_err(refused("the CPUID table"))?;
         fd.set_cpuid2(&table).map_err(|error| refused("the CPUID table")(error.into()))?;
-        let size = vm.host().kvm.get_vcpu_mmap_size().map_err(|error| refused("the run page")(error.into()))?;
+        let size =
+            vm.host().kvm.get_vcpu_mmap_size().map_err(|error| refused("the run page")(error.into()))?;
         let page = Arc::new(RunPage::map(&fd, size).map_err(refused("the run page"))?);
         let kick = Arc::new(VcpuKick::new(Arc::clone(&page)));
         config.signals.set_kick(Some(kick.clone()));
         let tsc = GuestTsc::new(&fd, config.cpuid.tsc_hz());
         let format = format_of(&vm, &config.cpuid);
-        let limits =
-            Limits { arch_capabilities: vm.host().arch_capabilities(), ..Limits::of(&config.cpuid) };
+        let limits = Limits { arch_capabilities: vm.host().arch_capabilities(), ..Limits::of(&config.cpuid) };
         let tracing = config.trace.as_ref().map(|sink| sink.wants()).unwrap_or_default();
         let mut vcpu = Self {
             fd,
@@ -124,7 +124,9 @@ impl KvmVcpu {
     fn run_loop(&mut self, platform: &dyn Platform, single: bool) -> Option<Stop> {
         let thread = VcpuKick::thread();
         if let Err(error) = self.tsc.follow(&self.fd, platform, self.kept.msrs.tsc_adjust) {
-            return Some(Stop::Failed(format!("the kernel refuses an offset of the time-stamp counter ({error})")));
+            return Some(Stop::Failed(format!(
+                "the kernel refuses an offset of the time-stamp counter ({error})"
+            )));
         }
         self.apic_base_changed(platform);
         self.priority_known = false;
@@ -289,7 +291,9 @@ impl KvmVcpu {
 
     /// Hands over a maskable interrupt if one can be taken.
     fn inject(&mut self, platform: &dyn Platform) -> Result<(), Stop> {
-        if !self.ready || self.kept.activity == Activity::WaitForSipi || !self.signals.is_pending(Signal::Interrupt)
+        if !self.ready
+            || self.kept.activity == Activity::WaitForSipi
+            || !self.signals.is_pending(Signal::Interrupt)
         {
             return Ok(());
         }

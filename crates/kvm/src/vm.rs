@@ -35,9 +35,9 @@ pub(crate) struct Vm {
 impl Vm {
     /// Makes a machine with `memory`.
     pub(crate) fn new(host: Arc<Host>, memory: GuestMemory) -> Result<Self, engine::EngineError> {
-        let fd = create(&host).map_err(|error| unusable(format!("the kernel makes no virtual machine ({error})")))?;
-        prepare(&fd)
-            .map_err(|(what, error)| unusable(format!("the kernel refuses {what} ({error})")))?;
+        let fd = create(&host)
+            .map_err(|error| unusable(format!("the kernel makes no virtual machine ({error})")))?;
+        prepare(&fd).map_err(|(what, error)| unusable(format!("the kernel refuses {what} ({error})")))?;
         slots::map(&fd, &memory, false).map_err(|error| {
             unusable(format!("the kernel does not map {} MiB of guest memory ({error})", memory.size() >> 20))
         })?;
@@ -85,7 +85,8 @@ fn create(host: &Host) -> io::Result<VmFd> {
 
 fn prepare(fd: &VmFd) -> Result<(), (&'static str, io::Error)> {
     let named = |what| move |error: io::Error| (what, error);
-    fd.set_identity_map_address(IDENTITY_MAP).map_err(|e| named("a place for real mode's page table")(e.into()))?;
+    fd.set_identity_map_address(IDENTITY_MAP)
+        .map_err(|e| named("a place for real mode's page table")(e.into()))?;
     fd.set_tss_address(TSS).map_err(|e| named("a place for real mode's task-state segment")(e.into()))?;
     let reasons = KVM_MSR_EXIT_REASON_FILTER | KVM_MSR_EXIT_REASON_INVAL | KVM_MSR_EXIT_REASON_UNKNOWN;
     enable(fd, KVM_CAP_X86_USER_SPACE_MSR, reasons.into()).map_err(named("MSR exits"))?;

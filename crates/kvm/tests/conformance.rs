@@ -53,7 +53,7 @@ fn main() -> ExitCode {
     let engine = match Kvm::new() {
         Ok(engine) => Arc::new(engine),
         Err(error) => {
-            println!("skipped: {error}");
+            eprintln!("skipped: {error}");
             return ExitCode::SUCCESS;
         }
     };

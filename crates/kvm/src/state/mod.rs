@@ -189,8 +189,7 @@ fn put_sregs(state: &CpuState, vendor: Vendor, cr8: u64, apic_base: u64) -> kvm_
         ..Default::default()
     };
     segments::put(state, vendor, &mut sregs);
-    let pae =
-        state.cr0.contains(Cr0::PG) && state.cr4.contains(Cr4::PAE) && !state.efer.contains(Efer::LMA);
+    let pae = state.cr0.contains(Cr0::PG) && state.cr4.contains(Cr4::PAE) && !state.efer.contains(Efer::LMA);
     if pae {
         sregs.flags = u64::from(kvm_bindings::KVM_SREGS2_FLAGS_PDPTRS_VALID);
         sregs.pdptrs = state.pdpte;

@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex};
 
 use engine::{
-    Capabilities, Engine, EngineError, EngineKind, Mode, ProcessorLimits, Platform, Signal, Stop, Vcpu, VcpuConfig,
-    VcpuSignals, VcpuStats,
+    Capabilities, Engine, EngineError, EngineKind, Mode, Platform, ProcessorLimits, Signal, Stop, Vcpu,
+    VcpuConfig, VcpuSignals, VcpuStats,
 };
 use x86::CpuState;
 

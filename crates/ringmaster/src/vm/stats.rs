@@ -38,6 +38,13 @@ fn text(index: usize, stats: &VcpuStats) -> String {
             let _ = write!(text, ", {name} {count}");
         }
     }
+    if let Some((first, _)) = stats.exits.first() {
+        let total: u64 = stats.exits.iter().map(|(_, count)| count).sum();
+        let _ = write!(text, "; {total} exits:");
+        for (why, count) in &stats.exits {
+            let _ = write!(text, "{} {why} {count}", if why == first { "" } else { "," });
+        }
+    }
     if let Some(translation) = &stats.translation {
         text.push_str(&translation_text(translation));
     }
@@ -74,6 +81,8 @@ fn json(index: usize, stats: &VcpuStats, start: Option<Duration>) -> Value {
         .into_iter()
         .map(|(why, name)| (name.to_owned(), stats.callouts[why as usize].into()))
         .collect();
+    let exits: Map<String, Value> =
+        stats.exits.iter().map(|&(name, count)| (name.to_owned(), count.into())).collect();
     json!({
         "vcpu": index,
         "start_seconds": start.map(|start| start.as_secs_f64()),
@@ -82,6 +91,7 @@ fn json(index: usize, stats: &VcpuStats, start: Option<Duration>) -> Value {
         "halted_seconds": stats.halted.as_secs_f64(),
         "mips": stats.mips(),
         "callouts": callouts,
+        "exits": exits,
         "translation": stats.translation,
     })
 }
@@ -97,10 +107,13 @@ mod tests {
         stats.count(Callout::Mmio);
         let text = text(0, &stats);
         assert!(text.contains("(50.0 million a second)") && text.ends_with(", mmio 1"), "{text}");
+        stats.exits = vec![("io", 3), ("hlt", 2)];
+        assert!(super::text(0, &stats).ends_with("; 5 exits: io 3, hlt 2"));
         let json = json(0, &stats, Some(Duration::from_millis(12)));
         assert_eq!(json["start_seconds"], 0.012);
         assert_eq!(json["mips"], 50.0);
         assert_eq!(json["callouts"]["mmio"], 1);
         assert_eq!(json["callouts"]["halt"], 0);
+        assert_eq!(json["exits"]["io"], 3);
     }
 }
