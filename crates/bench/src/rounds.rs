@@ -31,7 +31,12 @@ pub(crate) fn run(
             if !contender.takes_part(round) {
                 continue;
             }
-            let run = watch(contender.name(), contender.command(stage, &arguments))?;
+            let once = || watch(contender.name(), contender.command(stage, &arguments));
+            // QEMU's guests now and then miss their timer on a busy host.
+            let run = once().or_else(|failure| {
+                output::note(format_args!("{}; once more", failure.report()));
+                once()
+            })?;
             output::note(format_args!(
                 "round {} of {}: {} in {:.1} s",
                 round + 1,

@@ -95,7 +95,7 @@ impl Stage {
     pub(crate) fn command_line(&self, arguments: &[String]) -> String {
         let exec = initramfs::EXEC_PARAMETER;
         let arguments = arguments.join(" ");
-        format!("console=ttyS0 quiet {exec}=\"/{IN_GUEST}/bench /{IN_GUEST} /tmp {arguments}\"")
+        format!("console=ttyS0 quiet panic=-1 {exec}=\"/{IN_GUEST}/bench /{IN_GUEST} /tmp {arguments}\"")
     }
 
     fn fill(&self, busybox: &Entry, programs: &[Entry]) -> io::Result<()> {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -31,6 +32,9 @@ pub(crate) struct Run {
     pub clocks: Option<(Duration, Duration)>,
 }
 
+/// No run takes longer, even on a busy machine; a guest that hangs does.
+const LIMIT: Duration = Duration::from_secs(300);
+
 /// Starts the process and listens until it ends.
 pub(crate) fn watch(name: &str, mut command: Command) -> Result<Run, Failure> {
     let start = Instant::now();
@@ -42,23 +46,40 @@ pub(crate) fn watch(name: &str, mut command: Command) -> Result<Run, Failure> {
         .map(Killed)
         .map_err(|error| Failure::internal(format!("cannot start {name}")).because(error))?;
     let errors = child.0.stderr.take().map(|errors| thread::spawn(move || text_of(errors)));
+    let lines = child.0.stdout.take().map(|output| lines_of(output, start));
     let mut listener = Listener::default();
-    if let Some(output) = child.0.stdout.take() {
-        let mut lines = BufReader::new(output);
-        let mut line = Vec::new();
-        while lines.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
-            listener.hear(&String::from_utf8_lossy(&line), start.elapsed());
-            line.clear();
+    while let Some(lines) = &lines {
+        match lines.recv_timeout(LIMIT.saturating_sub(start.elapsed())) {
+            Ok((line, when)) => listener.hear(&line, when),
+            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => {
+                let seconds = LIMIT.as_secs();
+                return Err(Failure::internal(format!("{name} was stopped after {seconds} s")));
+            }
         }
     }
-    let said = errors.map(thread::JoinHandle::join).and_then(Result::ok).unwrap_or_default();
     let status = child.0.wait().map_err(|error| Failure::internal("cannot wait").because(error))?;
+    let said = errors.map(thread::JoinHandle::join).and_then(Result::ok).unwrap_or_default();
     listener.run.whole = start.elapsed();
     match listener.trouble {
         None if listener.ended && status.success() => Ok(listener.run),
         None => Err(Failure::internal(format!("{name} did not finish ({status}): {}", last(&said)))),
         Some(trouble) => Err(Failure::internal(format!("{name}: {trouble}"))),
     }
+}
+
+/// Lines as they come, with the time since `start` at which they did.
+fn lines_of(output: impl Read + Send + 'static, start: Instant) -> Receiver<(String, Duration)> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        let mut lines = BufReader::new(output);
+        let mut line = Vec::new();
+        while lines.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
+            let _ = sender.send((String::from_utf8_lossy(&line).into_owned(), start.elapsed()));
+            line.clear();
+        }
+    });
+    receiver
 }
 
 fn text_of(mut from: impl Read) -> String {
