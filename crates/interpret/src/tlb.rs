@@ -189,6 +189,8 @@ pub struct Tlb {
     /// Counts flushes of any kind, for those who cache translations
     /// themselves.
     pub flushes: u64,
+    /// Counts pages that lost their rights to be written.
+    forbidden: u64,
     /// Counts those that may concern code.
     pub code_flushes: CodeFlushes,
     /// How many single pages of an address space with code were flushed.
@@ -477,6 +479,11 @@ impl Tlb {
         }
     }
 
+    /// Changes with everything that takes a translation or a right away.
+    pub fn changes(&self) -> u64 {
+        self.flushes + self.forbidden
+    }
+
     /// How many single pages with code the current address space has lost.
     pub fn space_flushes(&self) -> u32 {
         self.space_flushes[self.asid as usize]
@@ -497,6 +504,7 @@ impl Tlb {
     /// Takes away the rights to write the host page at `host` without a look.
     pub(crate) fn forbid_writes(&mut self, host: *mut u8) {
         let host = host as u64;
+        self.forbidden += 1;
         for set in &mut self.second {
             for way in &mut set.0 {
                 if way.value & PAGE_MASK == host {

@@ -322,12 +322,13 @@ impl Asm {
     }
 
     /// JRCXZ over what `body` writes, which must be short.
-    pub(crate) fn unless_rcx_is_zero(&mut self, body: impl FnOnce(&mut Self)) {
+    pub(crate) fn unless_rcx_is_zero<R>(&mut self, body: impl FnOnce(&mut Self) -> R) -> R {
         self.bytes(&[0xe3, 0]);
         let from = self.code.len();
-        body(self);
+        let result = body(self);
         debug_assert!(self.code.len() - from < 128);
         self.code[from - 1] = (self.code.len() - from) as u8;
+        result
     }
 
     /// JMP through memory.

@@ -35,6 +35,8 @@ pub(crate) struct Way {
     pub(crate) patch: usize,
     /// The target, in bytes from the start of the guest code page.
     pub(crate) target: i64,
+    /// Whether it leads to a block without windows.
+    pub(crate) plain: bool,
     /// The block that it is linked to.
     pub(crate) linked: Option<BlockId>,
 }

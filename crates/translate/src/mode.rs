@@ -80,6 +80,11 @@ impl Mode {
         Self(self.0 | NO_WINDOWS)
     }
 
+    /// The same, for code with stack windows where they serve.
+    pub(crate) const fn with_windows(self) -> Self {
+        Self(self.0 & !NO_WINDOWS)
+    }
+
     pub(crate) const fn has_windows(self) -> bool {
         !self.has(NO_WINDOWS)
     }

@@ -29,22 +29,19 @@ pub(crate) enum Exit {
     Poll = 3,
     /// The instruction could not be executed inline this time.
     Interpret = 4,
-    /// A stack window that cannot be opened.
-    Window = 5,
     /// A read that both levels of the TLB miss.
-    MissRead = 6,
+    MissRead = 5,
     /// A write that both levels of the TLB miss.
-    MissWrite = 7,
+    MissWrite = 6,
 }
 
 impl Exit {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Link,
         Self::Indirect,
         Self::Callout,
         Self::Poll,
         Self::Interpret,
-        Self::Window,
         Self::MissRead,
         Self::MissWrite,
     ];
@@ -57,7 +54,6 @@ impl Exit {
             Self::Callout => "callout",
             Self::Poll => "poll",
             Self::Interpret => "interpret",
-            Self::Window => "window",
             Self::MissRead => "miss_read",
             Self::MissWrite => "miss_write",
         }
@@ -65,7 +61,7 @@ impl Exit {
 
     /// The reason with this number.
     pub(crate) fn from_number(number: u64) -> Self {
-        Self::ALL[(number & 7) as usize]
+        Self::ALL[(number as usize).min(Self::ALL.len() - 1)]
     }
 }
 
@@ -92,6 +88,8 @@ const CALL: i32 = 8;
 /// From a check's failing CALL back to its first instruction.
 pub(crate) const CHECK_LENGTH: usize = 34;
 
+/// The same for a window's check.
+const WINDOW_CHECK_LENGTH: usize = CHECK_LENGTH + 3;
 /// From a look-up's failing CALL back to its first instruction.
 pub(crate) const LOOK_UP_LENGTH: usize = 38;
 
@@ -130,10 +128,10 @@ impl Vectors {
 pub(crate) struct Runtime {
     /// `extern "sysv64" fn(*mut Context) -> u64`.
     pub(crate) enter: usize,
-    exits: [usize; 8],
+    exits: [usize; Exit::ALL.len()],
     /// By view and direction.
     misses: [[usize; 2]; 4],
-    /// The same for stack windows, which do not come back for a crossing.
+    /// The same for windows; it returns if a window cannot be opened.
     windows: [[usize; 2]; 4],
     /// Loads the floating-point state, or leaves.
     pub(crate) need_fpu: usize,
@@ -152,22 +150,18 @@ impl Runtime {
             runtime.exits[exit as usize] = exit_with(&mut asm, exit, leave);
         }
         // Views without arrays have nothing to look up.
+        let fail = asm.here();
+        asm.ret();
         runtime.misses[3] = [runtime.exit(Exit::Interpret); 2];
-        runtime.windows[3] = [runtime.exit(Exit::Window); 2];
+        runtime.windows[3] = [fail; 2];
         for view in 0..3 {
             for write in [false, true] {
-                let (ready, slow) =
-                    (CHECK_LENGTH as i32, if write { Exit::MissWrite } else { Exit::MissRead });
+                let slow = runtime.exit(if write { Exit::MissWrite } else { Exit::MissRead });
+                let crossing = runtime.exit(Exit::Interpret);
+                let (check, window) = (CHECK_LENGTH as i32, WINDOW_CHECK_LENGTH as i32);
                 runtime.misses[view][usize::from(write)] =
-                    miss(&mut asm, view, write, ready, runtime.exit(slow), runtime.exit(Exit::Interpret));
-                runtime.windows[view][usize::from(write)] = miss(
-                    &mut asm,
-                    view,
-                    write,
-                    ready,
-                    runtime.exit(Exit::Window),
-                    runtime.exit(Exit::Window),
-                );
+                    miss(&mut asm, view, write, check, slow, crossing);
+                runtime.windows[view][usize::from(write)] = miss(&mut asm, view, write, window, fail, fail);
             }
         }
         runtime.need_fpu = need_fpu(&mut asm, load_fpu, runtime.exit(Exit::Interpret));
@@ -187,7 +181,7 @@ impl Runtime {
         self.misses[view & 3][usize::from(write)]
     }
 
-    /// Where a stack window goes that the first level of the TLB does not have.
+    /// Where a window's check goes that the first level of the TLB does not have.
     pub(crate) fn window(&self, view: usize, write: bool) -> usize {
         self.windows[view & 3][usize::from(write)]
     }

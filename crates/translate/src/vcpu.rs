@@ -502,7 +502,7 @@ impl Core {
             return Err(Stop::Failed(format!("translated code came back from nowhere ({at:#x})")));
         };
         let block = self.blocks.get(id);
-        let mode = block.key.mode;
+        let mode = block.key.mode.with_windows();
         let place = block.guest_place(at - 1);
         let page = if mode.position_independent() { page } else { block.key.lin & !(PAGE_SIZE - 1) };
         let width = if mode.long() { u64::MAX } else { 0xffff_ffff };
@@ -512,7 +512,7 @@ impl Core {
             Exit::Callout => self.callout(slow, mode, id, place, at),
             Exit::Poll => Ok(Next::LookUp),
             Exit::Indirect => self.indirect(slow, mode, at),
-            Exit::Interpret | Exit::Window => {
+            Exit::Interpret => {
                 slow.execute_one()?;
                 Ok(Next::LookUp)
             }
@@ -537,19 +537,22 @@ impl Core {
         };
         let target = page.wrapping_add(block.ways[number].target as u64) & width;
         let valid = block.valid;
+        let mode = if block.ways[number].plain { mode.without_windows() } else { mode };
         slow.state_mut().rip = target;
-        if !self.options.chain || !valid {
+        if !valid {
             return Ok(Next::LookUp);
         }
         let forgotten = self.forgotten;
-        if let Ok(Some(to)) = self.find_block(slow, mode, LinearAddr(target))
+        let Ok(Some(to)) = self.find_block(slow, mode, LinearAddr(target)) else { return Ok(Next::LookUp) };
+        let links = self.options.chain
             && self.forgotten == forgotten
-            && self.blocks.may_link(id, number as u8, to)
-        {
+            && self.blocks.may_link(id, number as u8, to);
+        if links {
             self.blocks.link(&self.cache, id, number as u8, to);
-            return Ok(Next::Resume(self.blocks.get(to).inner));
         }
-        Ok(Next::LookUp)
+        // The dispatcher knows nothing of blocks without windows.
+        let resumes = links || !mode.has_windows();
+        Ok(if resumes { Next::Resume(self.blocks.get(to).inner) } else { Next::LookUp })
     }
 
     /// An indirect branch to the address in R10 that the jump cache does not
@@ -590,7 +593,7 @@ impl Core {
             return Err(Stop::Failed(format!("an instruction of translated code is missing ({at:#x})")));
         };
         self.counters.interpreted(insn.mnemonic);
-        let (before, flushes) = (slow.state().rip, slow.tlb().flushes);
+        let (before, flushes) = (slow.state().rip, slow.tlb().changes());
         slow.execute(insn)?;
         let hit = slow.take_code_hit();
         if insn.ends_block || hit {
@@ -600,7 +603,7 @@ impl Core {
         let goes_on = expected == Some(slow.state().rip)
             && !slow.wants_step()
             && slow.memory().code_epoch() == self.epoch
-            && slow.tlb().flushes == flushes
+            && slow.tlb().changes() == flushes
             && self.mode(slow) == Some(mode);
         Ok(if goes_on { Next::Resume(at) } else { Next::LookUp })
     }

@@ -63,7 +63,7 @@ impl Body<'_> {
     pub(super) fn jump_to(&mut self, target: i64, unknown: Exit) {
         if self.is_linkable(target) {
             let hole = self.asm().jmp_hole();
-            self.holes.push((hole, target));
+            self.holes.push((hole, target, false));
         } else {
             self.load_rip(R10, target);
             self.look_up(unknown, |_| ());
@@ -113,7 +113,7 @@ impl Body<'_> {
         let condition = instruction.condition_code() as u8 - 1;
         if self.is_linkable(target) && target > i64::from(self.place) {
             let hole = self.asm().jcc_hole(condition);
-            self.holes.push((hole, target));
+            self.holes.push((hole, target, false));
         } else {
             let skip = self.asm().jcc_hole(condition ^ 1);
             self.poll(target);
@@ -133,9 +133,9 @@ impl Body<'_> {
     fn call(&mut self, instruction: &Instruction) -> Option<Flow> {
         let target = self.target(instruction)?;
         self.poll(target);
-        self.open_slot();
+        let place = self.open_slot();
         self.load_rip(RCX, i64::from(self.next));
-        self.store_slot(RCX);
+        self.store_slot(place, RCX);
         let slot = self.slot();
         if self.is_linkable(target) {
             self.move_stack(-slot);
@@ -154,9 +154,8 @@ impl Body<'_> {
             if instruction.memory_size().size() != bytes {
                 return None;
             }
-            self.linear(instruction)?;
-            self.check(false, bytes);
-            self.load_slot(R10);
+            let from = self.reach(instruction, false)?.mem();
+            self.load_slot(R10, from);
             return Some(());
         }
         let register = instruction.op_register(0);
@@ -181,9 +180,9 @@ impl Body<'_> {
     fn call_indirect(&mut self, instruction: &Instruction) -> Option<Flow> {
         self.indirect_target(instruction)?;
         self.asm().store(field(offset!(temporary)), R10);
-        self.open_slot();
+        let place = self.open_slot();
         self.load_rip(RCX, i64::from(self.next));
-        self.store_slot(RCX);
+        self.store_slot(place, RCX);
         self.asm().load(R10, field(offset!(temporary)));
         let slot = self.slot();
         self.look_up(Exit::Indirect, |body| body.move_stack(-slot));
@@ -196,8 +195,8 @@ impl Body<'_> {
             return None;
         }
         let more = if instruction.op_count() > 0 { i32::from(instruction.immediate16()) } else { 0 };
-        self.top_slot();
-        self.load_slot(R10);
+        let top = self.top_slot();
+        self.load_slot(R10, top);
         let bytes = self.slot() + more;
         self.look_up(Exit::Indirect, |body| {
             let wide = body.mode.long();

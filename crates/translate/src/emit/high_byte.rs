@@ -4,7 +4,7 @@
 use iced_x86::{Instruction, OpAccess, OpKind, Register};
 
 use super::{Body, Flow};
-use crate::asm::{R9, R10, R11, RCX, indexed};
+use crate::asm::{R9, RCX};
 use crate::registers::{GUEST_RCX, GUEST_RSP, number_of};
 
 impl Body<'_> {
@@ -22,9 +22,8 @@ impl Body<'_> {
             return None;
         }
         if let Some(access) = access {
-            self.linear(instruction)?;
-            self.check(access != OpAccess::Read, instruction.memory_size().size());
-            self.asm().lea(true, RCX, indexed(Some(R10), R11, 0, 0));
+            let reached = self.reach(instruction, access != OpAccess::Read)?;
+            self.asm().lea(true, RCX, reached.mem());
             super::plain::replace_memory(&mut out, Register::RCX, Register::None);
         }
         let through_rcx = uses(GUEST_RCX);

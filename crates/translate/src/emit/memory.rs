@@ -5,9 +5,11 @@ use interpret::slow::operand_segment;
 use x86::SegmentName;
 
 use super::Body;
-use crate::asm::{R10, R11, RCX, RSP, Reg, absolute, at, field, indexed};
+use super::plain::replace_memory;
+use super::windows::Part;
+use crate::asm::{Hole, Mem, R10, R11, RCX, RSP, Reg, absolute, at, field, indexed};
 use crate::context::{addends, offset, tags};
-use crate::registers::{Place, number_of, place_of};
+use crate::registers::{Place, number_of, place_of, sized};
 use crate::runtime::CHECK_LENGTH;
 
 impl Body<'_> {
@@ -94,6 +96,62 @@ impl Body<'_> {
         asm.unless_rcx_is_zero(|asm| asm.call(miss));
         debug_assert_eq!(asm.len() - start, CHECK_LENGTH);
         asm.load(R11, indexed(Some(RSP), R11, 3, addends(array, write)));
+    }
+}
+
+impl Body<'_> {
+    /// The same for a window of `size` bytes; the branch that is given back is
+    /// taken if it cannot be opened.
+    pub(super) fn check_window(&mut self, write: bool, size: usize) -> Hole {
+        let array = self.mode.array();
+        let miss = self.emitter.runtime.window(array, write);
+        let asm = self.asm();
+        asm.pext(R11, R10, field(offset!(index_mask)));
+        asm.load(RCX, indexed(Some(RSP), R11, 3, tags(array, write)));
+        asm.lea(true, RCX, indexed(Some(RCX), R10, 0, size as i32 - 1).with_disp32());
+        asm.pext(RCX, RCX, field(offset!(page_mask)));
+        let hole = asm.unless_rcx_is_zero(|asm| {
+            asm.call(miss);
+            asm.jmp_hole()
+        });
+        asm.load(R11, indexed(Some(RSP), R11, 3, addends(array, write)));
+        hole
+    }
+
+    /// R10 and R11 become parts of the host address of the memory operand,
+    /// which may be accessed so; gives what is to be added to their sum. Or,
+    /// through a window, R11 and another register.
+    pub(super) fn reach(&mut self, instruction: &Instruction, write: bool) -> Option<Reached> {
+        if let Some((base, index)) = self.through_window(Part::Operand) {
+            let disp = instruction.memory_displacement64() as i32;
+            return Some(Reached { base, index, disp });
+        }
+        self.linear(instruction)?;
+        self.check(write, instruction.memory_size().size());
+        Some(Reached { base: R10, index: R11, disp: 0 })
+    }
+}
+
+/// The host address of an operand that has been tested.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reached {
+    pub(super) base: Reg,
+    pub(super) index: Reg,
+    pub(super) disp: i32,
+}
+
+impl Reached {
+    pub(super) const fn mem(self) -> Mem {
+        indexed(Some(self.base), self.index, 0, self.disp)
+    }
+
+    /// Puts it into an instruction.
+    pub(super) fn put(self, out: &mut Instruction) {
+        replace_memory(out, sized(self.base, 8), sized(self.index, 8));
+        if self.disp != 0 {
+            out.set_memory_displacement64(self.disp as i64 as u64);
+            out.set_memory_displ_size(1);
+        }
     }
 }
 

@@ -13,8 +13,9 @@ mod memory;
 mod plain;
 mod stack;
 mod system;
+mod windows;
 
-use iced_x86::{Code, Decoder, DecoderError, Encoder, Instruction, InstructionInfoFactory, Mnemonic};
+use iced_x86::{Code, Decoder, DecoderError, Encoder, FlowControl, Instruction, InstructionInfoFactory, Mnemonic};
 use interpret::slow::{SlowInsn, SlowPath, classify};
 
 use crate::asm::{Asm, Hole, RCX, Reg, at, field};
@@ -102,6 +103,8 @@ impl Emitter {
             next_crosses: false,
             made: Made { guest_len: 0, inner: origin, marks: Vec::new(), slow: Vec::new(), ways: Vec::new() },
             holes: Vec::new(),
+            plan: windows::Plan::default(),
+            number: 0,
             emitter: self,
             slow,
         };
@@ -135,8 +138,12 @@ struct Body<'a> {
     /// The instruction behind the block crosses the end of the page.
     next_crosses: bool,
     made: Made,
-    /// Branches to be given stubs, and their targets in the page.
-    holes: Vec<(Hole, i64)>,
+    /// Branches to be given stubs, their targets in the page, and whether they
+    /// lead to a block without windows.
+    holes: Vec<(Hole, i64, bool)>,
+    plan: windows::Plan,
+    /// The current instruction's number in the block.
+    number: usize,
 }
 
 impl Body<'_> {
@@ -173,42 +180,56 @@ impl Body<'_> {
     }
 
     fn instructions(&mut self, bytes: &[u8]) -> Option<()> {
-        let start = usize::from(self.place);
-        for count in 0..self.emitter.style.max_insns {
-            let at = usize::from(self.next) - start;
-            let rest = &bytes[at..];
-            let Some(instruction) = self.decode(rest) else {
-                if count == 0 {
-                    return None;
-                }
-                self.next_crosses = start + bytes.len() == 0x1000;
-                break;
-            };
+        let start = self.place;
+        let block = self.decode_all(bytes);
+        if block.is_empty() {
+            return None;
+        }
+        self.plan = windows::Plan::of(&block, self.mode, &mut self.emitter.info);
+        for (number, instruction) in block.iter().enumerate() {
+            let at = usize::from(self.next - start);
+            let len = instruction.len();
+            self.number = number;
             self.place = self.next;
-            self.next += instruction.len() as u16;
-            self.more_follows =
-                count + 1 < self.emitter.style.max_insns && at + instruction.len() + MAX_LEN <= bytes.len();
+            self.next += len as u16;
+            self.more_follows = number + 1 < block.len();
             self.mark(self.place);
-            let flow = self.instruction(&instruction, &rest[..instruction.len()]);
-            self.made.guest_len = self.next - start as u16;
+            self.open_windows();
+            let flow = self.instruction(instruction, &bytes[at..at + len]);
+            self.made.guest_len = self.next - start;
             if flow == Flow::End {
                 return Some(());
-            }
-            if usize::from(self.next) - start >= bytes.len() {
-                break;
             }
         }
         self.fall_through();
         Some(())
     }
 
+    /// The instructions of the block, up to one that certainly ends it.
+    fn decode_all(&mut self, bytes: &[u8]) -> Vec<Instruction> {
+        let (mut block, mut at) = (Vec::new(), 0);
+        let start = self.place;
+        while block.len() < self.emitter.style.max_insns && at < bytes.len() {
+            let Some(instruction) = self.decode(&bytes[at..], start + at as u16) else {
+                self.next_crosses = usize::from(start) + bytes.len() == 0x1000;
+                break;
+            };
+            at += instruction.len();
+            block.push(instruction);
+            if !matches!(instruction.flow_control(), FlowControl::Next | FlowControl::ConditionalBranch) {
+                break;
+            }
+        }
+        block
+    }
+
     /// The instruction at the start of `bytes`; `None` if it is not whole. What
     /// does not decode comes back as an invalid one.
-    fn decode(&mut self, bytes: &[u8]) -> Option<Instruction> {
+    fn decode(&mut self, bytes: &[u8], place: u16) -> Option<Instruction> {
         let bytes = &bytes[..bytes.len().min(MAX_LEN)];
         let bitness = u32::from(self.mode.word()) * 8;
         let options = self.slow.cpuid().decoder_options();
-        let mut decoder = Decoder::with_ip(bitness, bytes, u64::from(self.next), options);
+        let mut decoder = Decoder::with_ip(bitness, bytes, u64::from(place), options);
         let instruction = decoder.decode();
         match decoder.last_error() {
             DecoderError::NoMoreBytes if bytes.len() < MAX_LEN => None,
@@ -313,14 +334,14 @@ impl Body<'_> {
     /// A stub for each direct branch: it leaves until the branch is linked.
     fn stubs(&mut self) {
         let link = self.exit(Exit::Link);
-        for (hole, target) in std::mem::take(&mut self.holes) {
+        for (hole, target, plain) in std::mem::take(&mut self.holes) {
             let asm = self.asm();
             asm.fill(hole);
             let from = asm.len();
             asm.call(link);
             debug_assert_eq!(asm.len() - from, STUB);
             let (stub_end, patch) = (asm.here(), asm.address_of(hole));
-            self.made.ways.push(Way { stub_end, patch, target, linked: None });
+            self.made.ways.push(Way { stub_end, patch, target, plain, linked: None });
         }
     }
 

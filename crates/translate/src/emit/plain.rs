@@ -4,8 +4,9 @@
 use iced_x86::{Code, Instruction, InstructionInfoOptions, OpAccess, OpCodeOperandKind, OpKind, Register};
 use interpret::slow::Plain;
 
+use super::memory::Reached;
 use super::{Body, Flow};
-use crate::asm::{R9, R10, R11, RCX, Reg, field, indexed};
+use crate::asm::{R9, R10, R11, RCX, Reg, field};
 use crate::context::offset;
 use crate::registers::{GUEST_RCX, GUEST_RSP, Place, is_high_byte, number_of, place_of, sized};
 
@@ -35,13 +36,17 @@ impl Body<'_> {
         if high {
             return self.high_byte(&original, access);
         }
-        if let Some(access) = access {
-            self.linear(&original)?;
-            let write = !matches!(access, OpAccess::Read | OpAccess::CondRead);
-            self.check(write, original.memory_size().size());
-        }
+        let reached = match access {
+            Some(access) => {
+                let write = !matches!(access, OpAccess::Read | OpAccess::CondRead);
+                Some(self.reach(&original, write)?)
+            }
+            None => None,
+        };
         let moved = assign(&uses, &out, memory.is_some())?;
-        self.fold_address(&mut out, memory.is_some(), &moved);
+        if let Some(reached) = reached {
+            self.place_address(&mut out, reached, &moved);
+        }
         rename(&mut out, &moved);
         for register in moved.iter().filter(|moved| moved.loads) {
             self.load_guest(register.host, register.guest);
@@ -75,17 +80,14 @@ impl Body<'_> {
         (uses, memory.map(|op| info.op_access(op)))
     }
 
-    /// With two more registers than scratch has left, the operand's address is
-    /// brought together in R10.
-    fn fold_address(&mut self, out: &mut Instruction, memory: bool, moved: &[Moved]) {
-        if !memory {
-            return;
-        }
+    /// Gives the instruction its operand's address; with more registers than
+    /// scratch has left, it is brought together in R10.
+    fn place_address(&mut self, out: &mut Instruction, reached: Reached, moved: &[Moved]) {
         if moved.iter().any(|moved| moved.host == R11) {
-            self.asm().lea(true, R10, indexed(Some(R10), R11, 0, 0));
+            self.asm().lea(true, R10, reached.mem());
             replace_memory(out, Register::R10, Register::None);
         } else {
-            replace_memory(out, Register::R10, Register::R11);
+            reached.put(out);
         }
     }
 
@@ -161,6 +163,10 @@ pub(super) fn replace_memory(out: &mut Instruction, base: Register, index: Regis
 
 /// The same instruction in an encoding that 64-bit code has.
 fn in_long_mode(guest: &Instruction) -> Option<Instruction> {
+    // How much it reads depends on the processor's maker.
+    if guest.code() == Code::Movsxd_r16_rm16 {
+        return None;
+    }
     let mut out = *guest;
     out.set_code(match guest.code() {
         Code::Inc_r16 => Code::Inc_rm16,

@@ -2,6 +2,7 @@
 
 use iced_x86::{Code, Instruction, OpKind, Register};
 
+use super::windows::Part;
 use super::{Body, Flow};
 use crate::asm::{Mem, R8, R10, R11, RBP, RCX, Reg, at, field, indexed};
 use crate::context::offset;
@@ -16,18 +17,26 @@ impl Body<'_> {
         i32::from(self.mode.word())
     }
 
-    /// R10 becomes the address of the slot below the top, tested for writing.
-    pub(super) fn open_slot(&mut self) {
+    /// The slot below the top, ready to be written.
+    pub(super) fn open_slot(&mut self) -> Mem {
         let (wide, slot) = (self.mode.long(), self.slot());
+        if let Some((base, index)) = self.through_window(Part::Stack) {
+            return indexed(Some(base), index, 0, -slot);
+        }
         self.asm().lea(wide, R10, at(R8, -slot));
         self.check(true, slot as usize);
+        OPERAND
     }
 
-    /// The slot at the top, tested for reading.
-    pub(super) fn top_slot(&mut self) {
+    /// The slot at the top, ready to be read.
+    pub(super) fn top_slot(&mut self) -> Mem {
         let slot = self.slot();
+        if let Some((base, index)) = self.through_window(Part::Stack) {
+            return indexed(Some(base), index, 0, 0);
+        }
         self.asm().mov(R10, R8);
         self.check(false, slot as usize);
+        OPERAND
     }
 
     /// Moves RSP by `bytes`.
@@ -36,21 +45,21 @@ impl Body<'_> {
         self.asm().lea(wide, R8, at(R8, bytes));
     }
 
-    /// Stores a register of a slot's size to the tested operand.
-    pub(super) fn store_slot(&mut self, from: Reg) {
+    /// Stores a register of a slot's size.
+    pub(super) fn store_slot(&mut self, slot: Mem, from: Reg) {
         if self.mode.long() {
-            self.asm().store(OPERAND, from);
+            self.asm().store(slot, from);
         } else {
-            self.asm().store32(OPERAND, from);
+            self.asm().store32(slot, from);
         }
     }
 
-    /// Loads a register of a slot's size from the tested operand.
-    pub(super) fn load_slot(&mut self, to: Reg) {
+    /// Loads a register of a slot's size.
+    pub(super) fn load_slot(&mut self, to: Reg, slot: Mem) {
         if self.mode.long() {
-            self.asm().load(to, OPERAND);
+            self.asm().load(to, slot);
         } else {
-            self.asm().load32(to, OPERAND);
+            self.asm().load32(to, slot);
         }
     }
 
@@ -65,12 +74,12 @@ impl Body<'_> {
         }
         match instruction.op_kind(0) {
             OpKind::Register if instruction.op_register(0).is_gpr() => {
-                self.open_slot();
+                let slot = self.open_slot();
                 match place_of(number_of(instruction.op_register(0))) {
-                    Place::Host(host) => self.store_slot(host),
+                    Place::Host(host) => self.store_slot(slot, host),
                     Place::Home(home) => {
                         self.asm().load(RCX, home.mem());
-                        self.store_slot(RCX);
+                        self.store_slot(slot, RCX);
                     }
                 }
             }
@@ -80,20 +89,19 @@ impl Body<'_> {
                 if size != self.slot() as usize {
                     return None;
                 }
-                self.linear(instruction)?;
-                self.check(false, size);
-                self.load_slot(RCX);
+                let from = self.reach(instruction, false)?.mem();
+                self.load_slot(RCX, from);
                 self.asm().store(field(offset!(temporary)), RCX);
-                self.open_slot();
+                let slot = self.open_slot();
                 self.asm().load(RCX, field(offset!(temporary)));
-                self.store_slot(RCX);
+                self.store_slot(slot, RCX);
             }
             _ => {
                 let value = i32::try_from(instruction.immediate(0) as i64)
                     .unwrap_or(instruction.immediate(0) as u32 as i32);
                 let long = self.mode.long();
-                self.open_slot();
-                self.asm().store_imm(long, OPERAND, value);
+                let slot = self.open_slot();
+                self.asm().store_imm(long, slot, value);
             }
         }
         self.move_stack(-self.slot());
@@ -108,11 +116,11 @@ impl Body<'_> {
         {
             return None;
         }
-        self.top_slot();
+        let top = self.top_slot();
         match place_of(number_of(register)) {
-            Place::Host(host) => self.load_slot(host),
+            Place::Host(host) => self.load_slot(host, top),
             Place::Home(home) => {
-                self.load_slot(RCX);
+                self.load_slot(RCX, top);
                 self.asm().store(home.mem(), RCX);
             }
         }
@@ -129,14 +137,20 @@ impl Body<'_> {
         }
         let (wide, slot) = (self.mode.long(), self.slot());
         debug_assert_eq!(place_of(number_of(Register::RBP)), Place::Host(RBP));
-        if wide {
-            self.asm().mov(R10, RBP);
-        } else {
-            self.asm().mov32(R10, RBP);
-        }
-        self.check(false, slot as usize);
+        let frame = match self.through_window(Part::Stack) {
+            Some((base, index)) => indexed(Some(base), index, 0, 0),
+            None => {
+                if wide {
+                    self.asm().mov(R10, RBP);
+                } else {
+                    self.asm().mov32(R10, RBP);
+                }
+                self.check(false, slot as usize);
+                OPERAND
+            }
+        };
         self.asm().lea(wide, R8, at(RBP, slot));
-        self.load_slot(RBP);
+        self.load_slot(RBP, frame);
         Some(Flow::Next)
     }
 }

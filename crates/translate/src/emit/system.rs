@@ -114,9 +114,9 @@ impl Body<'_> {
         if instruction.code() != wanted {
             return None;
         }
-        self.open_slot();
+        let slot = self.open_slot();
         self.load_flags();
-        self.store_slot(RCX);
+        self.store_slot(slot, RCX);
         self.move_stack(-self.slot());
         Some(Flow::Next)
     }
@@ -127,8 +127,8 @@ impl Body<'_> {
         if self.mode.cpl() != 0 || instruction.code() != wanted {
             return None;
         }
-        self.top_slot();
-        self.load_slot(R10);
+        let top = self.top_slot();
+        self.load_slot(R10, top);
         let asm = self.asm();
         asm.pext(RCX, R10, field(offset!(popf_mask)));
         asm.load(R11, field(offset!(system_flags)));

@@ -1,0 +1,282 @@
+//! Windows: several accesses of a block near one register share one test.
+//!
+//! Programs access the stack and the fields of a structure by small constant
+//! distances from a register. Where a block does so more than once, the whole
+//! range is tested before the first access, as one access would be; the
+//! distance from linear to host addresses is kept for the others. A range that
+//! is not in one page ready for all of its accesses is no fault: the block is
+//! left for one without windows, which accesses piece by piece.
+
+use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
+use interpret::slow::operand_segment;
+use x86::SegmentName;
+
+use super::Body;
+use super::memory::address_bytes;
+use crate::asm::{Mem, R10, R11, Reg, at, field};
+use crate::mode::Mode;
+use crate::registers::{GUEST_RSP, Place, number_of, place_of};
+
+/// The most bytes that a window spans: more would often cross a page.
+const MAX_SPAN: i64 = 512;
+/// The most windows in a block.
+const MAX_WINDOWS: usize = 10;
+/// Where the first distance is kept: below the context, beyond what calls and
+/// signal frames use.
+const FIRST_SLOT: i32 = -32;
+
+/// Accesses near one register.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Window {
+    base: u8,
+    version: u32,
+    /// The instruction that opens it.
+    first: usize,
+    /// The register's distance there from where its version began.
+    at_first: i64,
+    /// The range, counted from where the register's version began.
+    low: i64,
+    high: i64,
+    write: bool,
+    accesses: usize,
+}
+
+/// An access by its instruction's memory operand, or by what it does to the
+/// stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    Operand = 0,
+    Stack = 1,
+}
+
+/// Which accesses of a block go through which window.
+#[derive(Default)]
+pub(super) struct Plan {
+    windows: Vec<Window>,
+    /// Number of a window, by instruction and part.
+    through: Vec<[Option<u8>; 2]>,
+}
+
+/// One access, relative to a register.
+struct Near {
+    part: Part,
+    base: u8,
+    disp: i64,
+    size: i64,
+    write: bool,
+}
+
+/// What is known of a register while a block is looked through.
+#[derive(Clone, Copy, Default)]
+struct Known {
+    version: u32,
+    distance: i64,
+}
+
+impl Plan {
+    /// Looks through a block's instructions.
+    pub(super) fn of(block: &[Instruction], mode: Mode, info: &mut InstructionInfoFactory) -> Self {
+        let mut plan = Self::default();
+        if !mode.has_windows() || block.len() < 2 {
+            return plan;
+        }
+        let mut known = [Known::default(); 16];
+        for (number, instruction) in block.iter().enumerate() {
+            plan.through.push([None; 2]);
+            let used = info.info(instruction);
+            for near in accesses(instruction, mode, used.op_access(0), used.op_access(1)).into_iter().flatten() {
+                plan.add(number, &near, known[usize::from(near.base)]);
+            }
+            let moved = moved_by_constant(instruction, mode);
+            for register in used.used_registers() {
+                let full = register.register().full_register();
+                let writes = !matches!(register.access(), OpAccess::Read | OpAccess::CondRead);
+                if full.is_gpr() && writes && moved.is_none_or(|(guest, _)| usize::from(guest) != full.number()) {
+                    known[full.number()] = Known { version: known[full.number()].version + 1, distance: 0 };
+                }
+            }
+            if let Some((guest, by)) = moved {
+                known[usize::from(guest)].distance += by;
+            }
+        }
+        plan.keep_shared();
+        plan
+    }
+
+    fn add(&mut self, number: usize, near: &Near, known: Known) {
+        let (low, high) = (known.distance + near.disp, known.distance + near.disp + near.size);
+        let fits = |window: &Window| {
+            window.base == near.base
+                && window.version == known.version
+                && high.max(window.high) - low.min(window.low) <= MAX_SPAN
+        };
+        let index = self.windows.iter().position(fits).unwrap_or(self.windows.len());
+        if index == self.windows.len() {
+            if index > usize::from(u8::MAX) {
+                return;
+            }
+            let (base, version, at_first) = (near.base, known.version, known.distance);
+            let (write, accesses) = (false, 0);
+            self.windows.push(Window { base, version, first: number, at_first, low, high, write, accesses });
+        }
+        let window = &mut self.windows[index];
+        window.low = window.low.min(low);
+        window.high = window.high.max(high);
+        window.write |= near.write;
+        window.accesses += 1;
+        self.through[number][near.part as usize] = Some(index as u8);
+    }
+
+    /// Leaves only the windows that more than one access share, and no more
+    /// than there is room for.
+    fn keep_shared(&mut self) {
+        let mut renumbered = vec![None; self.windows.len()];
+        let mut kept = Vec::new();
+        for (index, window) in self.windows.iter().enumerate() {
+            if window.accesses > 1 && kept.len() < MAX_WINDOWS {
+                renumbered[index] = Some(kept.len() as u8);
+                kept.push(*window);
+            }
+        }
+        self.windows = kept;
+        for through in &mut self.through {
+            for part in through {
+                *part = part.and_then(|index| renumbered[usize::from(index)]);
+            }
+        }
+    }
+
+    fn window(&self, number: usize, part: Part) -> Option<usize> {
+        self.through.get(number)?[part as usize].map(usize::from)
+    }
+}
+
+/// The accesses of an instruction that have a constant distance from a
+/// register.
+fn accesses(
+    instruction: &Instruction,
+    mode: Mode,
+    first: OpAccess,
+    second: OpAccess,
+) -> [Option<Near>; 2] {
+    [operand(instruction, mode, first, second), stack(instruction, mode)]
+}
+
+fn operand(instruction: &Instruction, mode: Mode, first: OpAccess, second: OpAccess) -> Option<Near> {
+    let op = (0..instruction.op_count().min(2)).find(|&op| instruction.op_kind(op) == OpKind::Memory)?;
+    let access = if op == 0 { first } else { second };
+    let base = instruction.memory_base();
+    let plain = base.is_gpr()
+        && instruction.memory_index() == Register::None
+        && address_bytes(instruction) == Some(mode.word())
+        && !matches!(operand_segment(instruction), SegmentName::Fs | SegmentName::Gs | SegmentName::Cs)
+        && !matches!(access, OpAccess::None | OpAccess::NoMemAccess)
+        && instruction.mnemonic() != Mnemonic::Lea;
+    let disp = instruction.memory_displacement64();
+    let disp = if mode.long() { disp as i64 } else { i64::from(disp as i32) };
+    let size = instruction.memory_size().size() as i64;
+    let write = !matches!(access, OpAccess::Read | OpAccess::CondRead);
+    (plain && (1..=64).contains(&size) && disp.abs() < 1 << 30).then_some(Near {
+        part: Part::Operand,
+        base: number_of(base),
+        disp,
+        size,
+        write,
+    })
+}
+
+fn stack(instruction: &Instruction, mode: Mode) -> Option<Near> {
+    use Mnemonic as M;
+    let slot = i64::from(mode.word());
+    let (base, disp, write) = match instruction.mnemonic() {
+        M::Push | M::Call | M::Pushfq | M::Pushfd => (GUEST_RSP, -slot, true),
+        M::Pop | M::Ret | M::Popfq | M::Popfd => (GUEST_RSP, 0, false),
+        M::Leave => (number_of(Register::RBP), 0, false),
+        _ => return None,
+    };
+    let near = instruction.mnemonic() == M::Leave || instruction.stack_pointer_increment().abs() >= slot as i32;
+    near.then_some(Near { part: Part::Stack, base, disp, size: slot, write })
+}
+
+/// A register that the instruction moves by a constant, and how far.
+fn moved_by_constant(instruction: &Instruction, mode: Mode) -> Option<(u8, i64)> {
+    use Mnemonic as M;
+    match instruction.mnemonic() {
+        // POP RSP loads it.
+        M::Pop if instruction.op_kind(0) == OpKind::Register && number_of(instruction.op_register(0)) == GUEST_RSP => {
+            None
+        }
+        M::Push | M::Pop | M::Pushfq | M::Pushfd | M::Popfq | M::Popfd => {
+            Some((GUEST_RSP, i64::from(instruction.stack_pointer_increment())))
+        }
+        M::Add | M::Sub if instruction.op_kind(0) == OpKind::Register => {
+            let register = instruction.op_register(0);
+            let immediate = !matches!(instruction.op_kind(1), OpKind::Register | OpKind::Memory);
+            if !immediate || register.size() != usize::from(mode.word()) {
+                return None;
+            }
+            let by = if mode.long() { instruction.immediate(1) as i64 } else { i64::from(instruction.immediate(1) as i32) };
+            let by = if instruction.mnemonic() == M::Add { by } else { by.checked_neg()? };
+            (by.abs() < 1 << 30).then_some((number_of(register), by))
+        }
+        M::Lea => {
+            let register = instruction.op_register(0);
+            let disp = instruction.memory_displacement64();
+            let by = if mode.long() { disp as i64 } else { i64::from(disp as i32) };
+            let same = instruction.memory_base() == register && instruction.memory_index() == Register::None;
+            (same && register.size() == usize::from(mode.word()) && by.abs() < 1 << 30)
+                .then_some((number_of(register), by))
+        }
+        _ => None,
+    }
+}
+
+/// Where window `index` keeps its distance.
+fn slot(index: usize) -> Mem {
+    field(FIRST_SLOT - 8 * index as i32)
+}
+
+impl Body<'_> {
+    /// Opens the windows that begin with the current instruction.
+    pub(super) fn open_windows(&mut self) {
+        for index in 0..self.plan.windows.len() {
+            let window = self.plan.windows[index];
+            if window.first == self.number {
+                self.open_window(index, &window);
+            }
+        }
+    }
+
+    fn open_window(&mut self, index: usize, window: &Window) {
+        let from = (window.low - window.at_first) as i32;
+        let base = self.base_register(window.base);
+        self.asm().lea(true, R10, at(base, from));
+        let place = i64::from(self.place);
+        let hole = self.check_window(window.write, (window.high - window.low) as usize);
+        self.holes.push((hole, place, true));
+        self.asm().store(slot(index), R11);
+    }
+
+    /// The host register with a guest register's value: R10 if that is not at
+    /// home in one.
+    fn base_register(&mut self, guest: u8) -> Reg {
+        match place_of(guest) {
+            Place::Host(host) => host,
+            Place::Home(home) => {
+                self.asm().load(R10, home.mem());
+                R10
+            }
+        }
+    }
+
+    /// If this part of the current instruction goes through a window: the
+    /// registers whose sum is, `R11` and another, the host address of the base
+    /// register's value.
+    pub(super) fn through_window(&mut self, part: Part) -> Option<(Reg, Reg)> {
+        let index = self.plan.window(self.number, part)?;
+        let guest = self.plan.windows[index].base;
+        let base = self.base_register(guest);
+        self.asm().load(R11, slot(index));
+        Some((R11, base))
+    }
+}
