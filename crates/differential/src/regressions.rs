@@ -454,4 +454,12 @@ pub const REGRESSIONS: &[Row] = &[
         code: "c5f8ae977d330000",
         why: "a flag of MXCSR that the guest lacks was compared",
     },
+    Row {
+        bits: Bits::B32,
+        seed: 0xf461b,
+        plain: 7,
+        at: 0x20001ffd,
+        code: "c4e3f930ca806815200020c21800",
+        why: "what follows an instruction across pages was looked for in the first page",
+    },
 ];

@@ -216,6 +216,9 @@ impl Body<'_> {
             };
             at += instruction.len();
             block.push(instruction);
+            if usize::from(start) + at > 0x1000 {
+                break;
+            }
             if !matches!(instruction.flow_control(), FlowControl::Next | FlowControl::ConditionalBranch) {
                 break;
             }
