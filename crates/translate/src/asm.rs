@@ -331,6 +331,13 @@ impl Asm {
         result
     }
 
+    /// JRCXZ to an address close by.
+    pub(crate) fn jrcxz(&mut self, target: usize) {
+        let rel = target.wrapping_sub(self.here() + 2) as isize;
+        debug_assert!(i8::try_from(rel).is_ok());
+        self.bytes(&[0xe3, rel as u8]);
+    }
+
     /// JMP through memory.
     pub(crate) fn jmp_mem(&mut self, mem: Mem) {
         self.op_mem(false, &[0xff], 4, mem);

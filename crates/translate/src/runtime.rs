@@ -263,19 +263,19 @@ fn exit_with(asm: &mut Asm, why: Exit, leave: usize) -> usize {
 /// the page number of the sum of address, tag and size. Serves it from the
 /// second level and starts the check again, or leaves.
 fn miss(asm: &mut Asm, view: usize, write: bool, back: i32, slow: usize, crossing: usize) -> usize {
+    let over = asm.here();
+    asm.jmp(crossing);
     let start = asm.here();
-    let array = |disp| indexed(Some(RSP), R11, 3, CALL + disp);
     let tlb = |disp: usize| CALL + (offset_of!(Context, tlb) + disp) as i32;
+    // With the page there, the sum is in the next one if the access leaves it.
+    asm.lea(true, RCX, at(RCX, -1));
+    asm.jrcxz(over);
     asm.store(field(CALL + offset!(save_rax)), RAX);
     asm.store(field(CALL + offset!(save_rdx)), RDX);
     asm.save_flags();
     asm.store16(field(CALL + offset!(flags)), RAX);
     asm.mov(RDX, R10);
     asm.arith_imm(Arith::And, true, RDX, !0xfff);
-    // If the page is there, the access leaves it.
-    asm.load(RAX, array(tags(view, write)));
-    asm.arith_reg(Arith::Add, RAX, RDX);
-    let crosses = asm.jcc_hole(condition::EQUAL);
     // The set, as `set_index` computes it.
     asm.mov(RAX, R10);
     asm.shift(false, RAX, 12);
@@ -311,9 +311,6 @@ fn miss(asm: &mut Asm, view: usize, write: bool, back: i32, slow: usize, crossin
     asm.fill(forbidden);
     restore(asm);
     asm.jmp(slow);
-    asm.fill(crosses);
-    restore(asm);
-    asm.jmp(crossing);
     start
 }
 
