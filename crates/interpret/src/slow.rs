@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicU32;
 use std::time::Instant;
 
 use engine::{Callout, EngineError, EngineKind, Platform, Stop, VcpuConfig, VcpuStats};
-use iced_x86::{Instruction, Mnemonic};
+use iced_x86::{CpuidFeature, Instruction, Mnemonic};
 use memory::HostPage;
 use x86::cpuid::CpuidModel;
 use x86::paging::{Access, AccessKind};
@@ -30,6 +30,8 @@ pub struct SlowInsn {
     insn: Insn,
     /// Which instruction it is.
     pub mnemonic: Mnemonic,
+    /// Whether it may change floating-point or vector registers.
+    pub touches_fpu: bool,
     /// Whether what follows it must be looked up anew: it may jump, change the
     /// mode or let an interrupt in.
     pub ends_block: bool,
@@ -257,13 +259,16 @@ impl SlowPath {
     }
 
     /// Decodes the first instruction of `bytes`, in the current code size;
-    /// `mnemonic` says which one it is.
-    pub fn decode(&mut self, bytes: &[u8], mnemonic: Mnemonic) -> Option<SlowInsn> {
+    /// `decoded` says which one it is.
+    pub fn decode(&mut self, bytes: &[u8], decoded: &Instruction) -> Option<SlowInsn> {
         if self.blocks.decoder.arena.nearly_full() {
             return None;
         }
         match self.blocks.decoder.decode(bytes, self.cpu.code_size, &self.cpu.cpuid) {
-            Decoded::Insn(insn, flow) => Some(SlowInsn { insn, mnemonic, ends_block: flow == Flow::End }),
+            Decoded::Insn(insn, flow) => {
+                let (mnemonic, touches_fpu) = (decoded.mnemonic(), touches_fpu(decoded));
+                Some(SlowInsn { insn, mnemonic, touches_fpu, ends_block: flow == Flow::End })
+            },
             Decoded::MoreBytes => None,
         }
     }
@@ -418,6 +423,39 @@ pub fn classify(instruction: &Instruction) -> Option<Plain> {
         Unit::Avx => Plain::Avx,
         Unit::Avx512 => Plain::Avx512,
     })
+}
+
+/// Whether an instruction may change floating-point or vector registers: all
+/// but those of the groups that have none.
+fn touches_fpu(instruction: &Instruction) -> bool {
+    use CpuidFeature as C;
+    let integer = |feature: &CpuidFeature| {
+        matches!(
+            feature,
+            C::INTEL8086
+                | C::INTEL8086_ONLY
+                | C::INTEL186
+                | C::INTEL286
+                | C::INTEL386
+                | C::INTEL486
+                | C::X64
+                | C::CPUID
+                | C::MSR
+                | C::TSC
+                | C::RDTSCP
+                | C::RDPID
+                | C::FSGSBASE
+                | C::INVPCID
+                | C::SMAP
+                | C::SYSCALL
+                | C::SEP
+                | C::CX8
+                | C::BMI1
+                | C::BMI2
+                | C::MONITOR
+        )
+    };
+    !instruction.cpuid_features().iter().all(integer)
 }
 
 /// The segment of an instruction's memory operand, as the processor sees it.

@@ -76,6 +76,13 @@ pub(crate) struct Context {
     pub(crate) fpu_blocked: u32,
     /// Nonzero if entering is to load the floating-point state.
     pub(crate) fpu_wanted: u32,
+    /// Nonzero while the upper parts of vector registers 0 to 15 are zero.
+    pub(crate) upper_clean: u32,
+    /// Nonzero while those in [`CpuState`] are.
+    pub(crate) memory_clean: u32,
+    /// Nonzero while ZMM16 to ZMM31 and the opmask registers are zero, and
+    /// only in [`CpuState`].
+    pub(crate) high_clean: u32,
     /// MXCSR of host code.
     pub(crate) host_mxcsr: u32,
     /// Where to enter.

@@ -4,6 +4,7 @@
 //! Blocks reach them by CALL; the return address says where it happened.
 
 use std::mem::offset_of;
+use std::ops::Range;
 
 use interpret::tlb::{CHUNK, GLOBAL, SETS, Set, Tlb, Way};
 use x86::{CpuState, FpuState};
@@ -135,6 +136,9 @@ pub(crate) struct Runtime {
     windows: [[usize; 2]; 4],
     /// Loads the floating-point state, or leaves.
     pub(crate) need_fpu: usize,
+    /// Takes notice of upper halves, and of the registers that EVEX adds.
+    pub(crate) need_upper: usize,
+    pub(crate) need_high: usize,
 }
 
 impl Runtime {
@@ -165,6 +169,8 @@ impl Runtime {
             }
         }
         runtime.need_fpu = need_fpu(&mut asm, load_fpu, runtime.exit(Exit::Interpret));
+        runtime.need_upper = need_upper(&mut asm, vectors, false);
+        runtime.need_high = need_upper(&mut asm, vectors, true);
         let placed = cache.place(asm.code());
         debug_assert!(placed, "the cache is larger than that");
         cache.keep();
@@ -359,11 +365,39 @@ fn need_fpu(asm: &mut Asm, load_fpu: usize, blocked: usize) -> usize {
 
 /// Loads the floating-point registers; called with RSP at the context. RCX is
 /// free, flags stay.
+///
+/// Upper halves that are zero are not loaded but cleared: processors execute
+/// SSE instructions on registers with loaded upper halves at a fraction of
+/// their speed.
 fn load_fpu(asm: &mut Asm, vectors: Vectors) -> usize {
     let start = asm.here();
-    asm.load(RCX, field(CALL + offset!(state)));
-    asm.raw_mem(&[], true, &[0x0f, 0xae], 1, at(RCX, X87));
-    move_vectors(asm, vectors, false);
+    let state = field(CALL + offset!(state));
+    if vectors == Vectors::Sse {
+        asm.load(RCX, state);
+        fxrstor(asm);
+        move_vectors(asm, Vectors::Sse, 0..16, false);
+    } else {
+        asm.load32(RCX, field(CALL + offset!(upper_clean)));
+        let clean = asm.unless_rcx_is_zero(Asm::jmp_hole);
+        asm.load(RCX, state);
+        fxrstor(asm);
+        move_vectors(asm, vectors, 0..16, false);
+        let loaded = asm.jmp_hole();
+        asm.fill(clean);
+        asm.bytes(&VZEROUPPER);
+        asm.load(RCX, state);
+        fxrstor(asm);
+        move_vectors(asm, Vectors::Sse, 0..16, false);
+        asm.fill(loaded);
+    }
+    if vectors == Vectors::Avx512 {
+        asm.load32(RCX, field(CALL + offset!(high_clean)));
+        let clean = asm.unless_rcx_is_zero(Asm::jmp_hole);
+        asm.load(RCX, state);
+        move_high(asm, false);
+        asm.fill(clean);
+    }
+    asm.load(RCX, state);
     asm.raw_mem(&[], false, &[0x0f, 0xae], 2, at(RCX, MXCSR));
     asm.store_imm(false, field(CALL + offset!(fpu_away)), 0);
     asm.ret();
@@ -376,26 +410,84 @@ fn save_fpu(asm: &mut Asm, vectors: Vectors) -> usize {
     asm.load(RCX, field(CALL + offset!(state)));
     asm.raw_mem(&[], true, &[0x0f, 0xae], 0, at(RCX, X87));
     asm.store_imm(false, at(RCX, IMAGE_MXCSR), 0x1f80);
-    move_vectors(asm, vectors, true);
+    if vectors == Vectors::Sse {
+        move_vectors(asm, Vectors::Sse, 0..16, true);
+    } else {
+        save_low(asm, vectors);
+    }
+    if vectors == Vectors::Avx512 {
+        asm.cmp_mem_imm8(field(CALL + offset!(high_clean)), 0);
+        let clean = asm.jcc_hole(condition::NOT_EQUAL);
+        move_high(asm, true);
+        asm.fill(clean);
+    }
     asm.raw_mem(&[], false, &[0x0f, 0xae], 3, at(RCX, MXCSR));
-    asm.bytes(&[0xdb, 0xe3]);
+    asm.bytes(&[0xdb, 0xe3]); // fninit
     asm.raw_mem(&[], false, &[0x0f, 0xae], 2, field(CALL + offset!(host_mxcsr)));
     if vectors != Vectors::Sse {
-        asm.bytes(&[0xc5, 0xf8, 0x77]);
+        asm.bytes(&VZEROUPPER);
     }
     asm.store_imm(false, field(CALL + offset!(fpu_away)), 1);
     asm.ret();
     start
 }
 
-/// MOVUPS, VMOVUPS and KMOVQ between the registers and the state at RCX.
-fn move_vectors(asm: &mut Asm, vectors: Vectors, store: bool) {
-    let count = if vectors == Vectors::Avx512 { 32 } else { 16 };
+/// Saves registers 0 to 15: their upper halves if they may not be zero, or if
+/// they are but those in memory may not be.
+fn save_low(asm: &mut Asm, vectors: Vectors) {
+    asm.cmp_mem_imm8(field(CALL + offset!(upper_clean)), 0);
+    let used = asm.jcc_hole(condition::EQUAL);
+    asm.cmp_mem_imm8(field(CALL + offset!(memory_clean)), 0);
+    let stale = asm.jcc_hole(condition::EQUAL);
+    move_vectors(asm, Vectors::Sse, 0..16, true);
+    let saved = asm.jmp_hole();
+    asm.fill(used);
+    asm.store_imm(false, field(CALL + offset!(memory_clean)), 0);
+    let full = asm.jmp_hole();
+    asm.fill(stale);
+    asm.store_imm(false, field(CALL + offset!(memory_clean)), 1);
+    asm.fill(full);
+    move_vectors(asm, vectors, 0..16, true);
+    asm.fill(saved);
+}
+
+/// Called by a block before its first instruction with a VEX encoding, and
+/// with an EVEX encoding or opmask registers if `high`.
+fn need_upper(asm: &mut Asm, vectors: Vectors, high: bool) -> usize {
+    let start = asm.here();
+    if high && vectors == Vectors::Avx512 {
+        asm.load(RCX, field(CALL + offset!(state)));
+        move_high(asm, false);
+        asm.store_imm(false, field(CALL + offset!(high_clean)), 0);
+    }
+    asm.store_imm(false, field(CALL + offset!(upper_clean)), 0);
+    asm.ret();
+    start
+}
+
+fn fxrstor(asm: &mut Asm) {
+    asm.raw_mem(&[], true, &[0x0f, 0xae], 1, at(RCX, X87));
+}
+
+const VZEROUPPER: [u8; 3] = [0xc5, 0xf8, 0x77];
+
+/// ZMM16 to ZMM31 and the opmask registers.
+fn move_high(asm: &mut Asm, store: bool) {
+    move_vectors(asm, Vectors::Avx512, 16..32, store);
+    for number in 0..8_u8 {
+        let opcode = if store { 0x91 } else { 0x90 };
+        asm.bytes(&[0xc4, 0xe1, 0xf8, opcode, number << 3 | 0x81]); // kmovq
+        asm.bytes(&(MASKS + i32::from(number) * 8).to_le_bytes());
+    }
+}
+
+/// MOVUPS or VMOVUPS between registers and the state at RCX.
+fn move_vectors(asm: &mut Asm, width: Vectors, numbers: Range<u8>, store: bool) {
     let opcode = if store { 0x11 } else { 0x10 };
-    for number in 0..count {
+    for number in numbers {
         let place = ZMM + i32::from(number) * 64;
         let field = (number & 7) << 3 | 0x81;
-        match vectors {
+        match width {
             Vectors::Sse => asm.raw_mem(&[], false, &[0x0f, opcode], number, at(RCX, place)),
             Vectors::Avx => {
                 let r = if number < 8 { 0x80 } else { 0 };
@@ -407,13 +499,6 @@ fn move_vectors(asm: &mut Asm, vectors: Vectors, store: bool) {
                 asm.bytes(&[0x62, r | 0x61, 0x7c, 0x48, opcode, field]);
                 asm.bytes(&place.to_le_bytes());
             }
-        }
-    }
-    if vectors == Vectors::Avx512 {
-        for number in 0..8_u8 {
-            let opcode = if store { 0x91 } else { 0x90 };
-            asm.bytes(&[0xc4, 0xe1, 0xf8, opcode, number << 3 | 0x81]);
-            asm.bytes(&(MASKS + i32::from(number) * 8).to_le_bytes());
         }
     }
 }

@@ -56,6 +56,8 @@ struct Core {
     scope: Scope,
     /// How often all blocks were dropped.
     forgotten: u64,
+    /// The interpreter may have changed floating-point registers.
+    fpu_touched: bool,
     /// The guest's time-stamp counter is the host's plus a constant.
     tsc: bool,
     /// Flushes of pages with supervisor code that links between pages know of.
@@ -106,6 +108,7 @@ impl Translated {
             options,
             scope: Scope::default(),
             forgotten: 0,
+            fpu_touched: true,
             tsc: false,
             linked_at: (0, 0),
         };
@@ -125,6 +128,7 @@ impl Vcpu for Translated {
     }
 
     fn set_state(&mut self, state: &CpuState) {
+        self.core.fpu_touched = true;
         self.slow.set_state(state);
     }
 
@@ -137,6 +141,7 @@ impl Vcpu for Translated {
     }
 
     fn step(&mut self, platform: &dyn Platform) -> Option<Stop> {
+        self.core.fpu_touched = true;
         self.slow.with_platform(platform, |slow| slow.step().err())
     }
 
@@ -201,14 +206,24 @@ impl Core {
     /// Attends to what is pending, or runs code until it comes back.
     fn go_on(&mut self, slow: &mut SlowPath) -> Result<(), Stop> {
         if slow.wants_step() {
+            self.fpu_touched = true;
             return slow.step();
         }
-        let Some(mode) = self.mode(slow) else { return slow.interpret() };
+        let Some(mode) = self.mode(slow) else {
+            self.fpu_touched = true;
+            return slow.interpret();
+        };
         match self.find(slow, mode) {
             Found::Code(code) => self.execute(slow, mode, code),
-            Found::Single => slow.execute_one(),
+            Found::Single => self.interpret_one(slow),
             Found::Fault(exception) => slow.deliver(exception),
         }
+    }
+
+    /// Lets the interpreter execute one instruction.
+    fn interpret_one(&mut self, slow: &mut SlowPath) -> Result<(), Stop> {
+        self.fpu_touched = true;
+        slow.execute_one()
     }
 
     /// The block at CS:RIP, made if need be.
@@ -446,6 +461,9 @@ impl Core {
     #[inline]
     fn enter(&mut self, slow: &mut SlowPath, code: usize) -> Exit {
         let context = self.context.pointer().as_ptr();
+        if std::mem::take(&mut self.fpu_touched) {
+            self.look_at_vectors(slow);
+        }
         let blocked = u32::from(!slow.fpu_is_available());
         let state = slow.state_mut();
         // SAFETY: `enter` is code of the function type given; the context is
@@ -464,6 +482,23 @@ impl Core {
             let number = enter(context);
             self.take_back(slow);
             Exit::from_number(number)
+        }
+    }
+
+    /// Finds out which parts of the vector registers are in use. A block that
+    /// goes on relies on what it has asked for.
+    fn look_at_vectors(&mut self, slow: &mut SlowPath) {
+        let fpu = &slow.state().fpu;
+        let upper = fpu.zmm[..16].iter().all(|register| register.0[16..] == [0; 48]);
+        let high = fpu.k == [0; 8] && fpu.zmm[16..].iter().all(|register| register.0 == [0; 64]);
+        let context = self.context.pointer().as_ptr();
+        // SAFETY: no generated code runs now.
+        unsafe {
+            let goes_on = (*context).fpu_wanted != 0;
+            let keep = |clean: bool, was: u32| u32::from(clean && (was != 0 || !goes_on));
+            (*context).upper_clean = keep(upper, (*context).upper_clean);
+            (*context).high_clean = keep(high, (*context).high_clean);
+            (*context).memory_clean = upper.into();
         }
     }
 
@@ -513,7 +548,7 @@ impl Core {
             Exit::Poll => Ok(Next::LookUp),
             Exit::Indirect => self.indirect(slow, mode, at),
             Exit::Interpret => {
-                slow.execute_one()?;
+                self.interpret_one(slow)?;
                 Ok(Next::LookUp)
             }
             Exit::MissRead => self.miss(slow, mode, false, at),
@@ -575,7 +610,7 @@ impl Core {
                 return Ok(Next::Resume(at - LOOK_UP_LENGTH));
             }
         }
-        slow.execute_one()?;
+        self.interpret_one(slow)?;
         Ok(Next::LookUp)
     }
 
@@ -593,6 +628,7 @@ impl Core {
             return Err(Stop::Failed(format!("an instruction of translated code is missing ({at:#x})")));
         };
         self.counters.interpreted(insn.mnemonic);
+        self.fpu_touched |= insn.touches_fpu;
         let (before, flushes) = (slow.state().rip, slow.tlb().changes());
         slow.execute(insn)?;
         let hit = slow.take_code_hit();
@@ -622,7 +658,7 @@ impl Core {
                 Ok(Next::Resume(at + CHECK_TAIL))
             }
             Ready::No | Ready::Fault(_) => {
-                slow.execute_one()?;
+                self.interpret_one(slow)?;
                 Ok(Next::LookUp)
             }
         }

@@ -16,7 +16,7 @@ mod system;
 mod windows;
 
 use iced_x86::{Code, Decoder, DecoderError, Encoder, FlowControl, Instruction, InstructionInfoFactory, Mnemonic};
-use interpret::slow::{SlowInsn, SlowPath, classify};
+use interpret::slow::{Plain, SlowInsn, SlowPath, classify};
 
 use crate::asm::{Asm, Hole, RCX, Reg, at, field};
 use crate::blocks::{Mark, STUB, Way};
@@ -96,7 +96,7 @@ impl Emitter {
             page: source.lin & !0xfff,
             mode: source.mode,
             large: source.large,
-            fpu_checked: false,
+            fpu_level: 0,
             shadowed: false,
             in_shadow: false,
             more_follows: false,
@@ -127,8 +127,9 @@ struct Body<'a> {
     /// Where the current instruction lies in the page, and where the next one.
     place: u16,
     next: u16,
-    /// The floating-point registers have been asked for.
-    fpu_checked: bool,
+    /// Which floating-point registers have been asked for: none, those of SSE
+    /// and x87, of AVX, of AVX-512.
+    fpu_level: usize,
     /// The current instruction may set IF, so that no interrupt may come
     /// before the next; and the one before did.
     shadowed: bool,
@@ -254,15 +255,15 @@ impl Body<'_> {
     fn instruction(&mut self, instruction: &Instruction, bytes: &[u8]) -> Flow {
         self.in_shadow = std::mem::take(&mut self.shadowed);
         let start = self.asm().len();
-        let (holes, checked) = (self.holes.len(), self.fpu_checked);
+        let (holes, level) = (self.holes.len(), self.fpu_level);
         if let Some(flow) = self.inline(instruction) {
             return flow;
         }
         // Whatever was begun is not to be.
         self.asm().truncate(start);
         self.holes.truncate(holes);
-        (self.fpu_checked, self.shadowed) = (checked, false);
-        self.callout(bytes, instruction.mnemonic())
+        (self.fpu_level, self.shadowed) = (level, false);
+        self.callout(bytes, instruction)
     }
 
     /// Writes the instruction inline; `None` if it is the interpreter's.
@@ -298,6 +299,8 @@ impl Body<'_> {
             M::Pop => self.pop(instruction),
             M::Leave => self.leave(instruction),
             M::Lea => self.lea(instruction),
+            M::Vzeroupper => self.vzeroupper(),
+            M::Ldmxcsr | M::Stmxcsr if self.mode.allows(Plain::Sse) => self.plain(instruction, Plain::Sse),
             _ => {
                 let plain = classify(instruction).filter(|&plain| self.mode.allows(plain))?;
                 self.plain(instruction, plain)
@@ -306,8 +309,8 @@ impl Body<'_> {
     }
 
     /// Leaves the instruction to the interpreter.
-    fn callout(&mut self, bytes: &[u8], mnemonic: Mnemonic) -> Flow {
-        match self.slow.decode(bytes, mnemonic) {
+    fn callout(&mut self, bytes: &[u8], instruction: &Instruction) -> Flow {
+        match self.slow.decode(bytes, instruction) {
             Some(insn) => {
                 let ends = insn.ends_block;
                 self.made.slow.push((self.place, insn));

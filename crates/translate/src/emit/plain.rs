@@ -28,9 +28,7 @@ impl Body<'_> {
             replace_memory(&mut out, Register::None, Register::None);
         }
         let (uses, access) = self.uses(&out, memory);
-        if plain != Plain::Integer {
-            self.need_fpu();
-        }
+        self.need_fpu(plain);
         let high = (0..out.op_count())
             .any(|op| out.op_kind(op) == OpKind::Register && is_high_byte(out.op_register(op)));
         if high {
@@ -116,15 +114,39 @@ impl Body<'_> {
     }
 
     /// Makes sure, once a block, that the guest's floating-point state is in
-    /// the registers.
-    pub(super) fn need_fpu(&mut self) {
-        if std::mem::replace(&mut self.fpu_checked, true) {
-            return;
+    /// the registers, and that what of them is used is known.
+    pub(super) fn need_fpu(&mut self, plain: Plain) {
+        let runtime = self.emitter.runtime;
+        let level = match plain {
+            Plain::Integer => return,
+            Plain::X87 | Plain::Sse => 1,
+            Plain::Avx => 2,
+            Plain::Avx512 => 3,
+        };
+        let checks = [
+            (offset!(fpu_away), runtime.need_fpu),
+            (offset!(upper_clean), runtime.need_upper),
+            (offset!(high_clean), runtime.need_high),
+        ];
+        for (away, need) in &checks[self.fpu_level.min(level)..level] {
+            let asm = self.asm();
+            asm.load32(RCX, field(*away));
+            asm.unless_rcx_is_zero(|asm| asm.call(*need));
         }
-        let need = self.emitter.runtime.need_fpu;
+        self.fpu_level = self.fpu_level.max(level);
+    }
+
+    /// VZEROUPPER: from here on the upper halves are zero.
+    pub(super) fn vzeroupper(&mut self) -> Option<Flow> {
+        if !self.mode.allows(Plain::Avx) {
+            return None;
+        }
+        self.need_fpu(Plain::Sse);
         let asm = self.asm();
-        asm.load32(RCX, field(offset!(fpu_away)));
-        asm.unless_rcx_is_zero(|asm| asm.call(need));
+        asm.bytes(&[0xc5, 0xf8, 0x77]);
+        asm.store_imm(false, field(offset!(upper_clean)), 1);
+        self.fpu_level = self.fpu_level.min(1);
+        Some(Flow::Next)
     }
 
     /// LEA: the address of an operand that is not accessed.
