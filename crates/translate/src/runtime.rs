@@ -451,16 +451,16 @@ fn save_low(asm: &mut Asm, vectors: Vectors) {
     asm.fill(saved);
 }
 
-/// Called by a block before its first instruction with a VEX encoding, and
-/// with an EVEX encoding or opmask registers if `high`.
+/// Called by a block before it first writes upper parts, or uses the registers
+/// that EVEX adds if `high`.
 fn need_upper(asm: &mut Asm, vectors: Vectors, high: bool) -> usize {
     let start = asm.here();
     if high && vectors == Vectors::Avx512 {
         asm.load(RCX, field(CALL + offset!(state)));
         move_high(asm, false);
-        asm.store_imm(false, field(CALL + offset!(high_clean)), 0);
     }
-    asm.store_imm(false, field(CALL + offset!(upper_clean)), 0);
+    let clean = if high { offset!(high_clean) } else { offset!(upper_clean) };
+    asm.store_imm(false, field(CALL + clean), 0);
     asm.ret();
     start
 }

@@ -96,7 +96,7 @@ impl Emitter {
             page: source.lin & !0xfff,
             mode: source.mode,
             large: source.large,
-            fpu_level: 0,
+            needed: plain::Needs::default(),
             shadowed: false,
             in_shadow: false,
             more_follows: false,
@@ -127,9 +127,8 @@ struct Body<'a> {
     /// Where the current instruction lies in the page, and where the next one.
     place: u16,
     next: u16,
-    /// Which floating-point registers have been asked for: none, those of SSE
-    /// and x87, of AVX, of AVX-512.
-    fpu_level: usize,
+    /// What of the floating-point state has been asked for.
+    needed: plain::Needs,
     /// The current instruction may set IF, so that no interrupt may come
     /// before the next; and the one before did.
     shadowed: bool,
@@ -255,14 +254,14 @@ impl Body<'_> {
     fn instruction(&mut self, instruction: &Instruction, bytes: &[u8]) -> Flow {
         self.in_shadow = std::mem::take(&mut self.shadowed);
         let start = self.asm().len();
-        let (holes, level) = (self.holes.len(), self.fpu_level);
+        let (holes, needed) = (self.holes.len(), self.needed);
         if let Some(flow) = self.inline(instruction) {
             return flow;
         }
         // Whatever was begun is not to be.
         self.asm().truncate(start);
         self.holes.truncate(holes);
-        (self.fpu_level, self.shadowed) = (level, false);
+        (self.needed, self.shadowed) = (needed, false);
         self.callout(bytes, instruction)
     }
 

@@ -19,6 +19,19 @@ struct Moved {
     stores: bool,
 }
 
+/// Parts of the floating-point state, as bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Needs(pub(super) u8);
+
+impl Needs {
+    /// Any of it.
+    pub(super) const FPU: Self = Self(1);
+    /// Upper parts of vector registers 0 to 15, written.
+    pub(super) const UPPER: Self = Self(2);
+    /// Vector registers from 16 on, and opmask registers.
+    pub(super) const HIGH: Self = Self(4);
+}
+
 impl Body<'_> {
     pub(super) fn plain(&mut self, instruction: &Instruction, plain: Plain) -> Option<Flow> {
         let original = in_long_mode(instruction)?;
@@ -28,7 +41,10 @@ impl Body<'_> {
             replace_memory(&mut out, Register::None, Register::None);
         }
         let (uses, access) = self.uses(&out, memory);
-        self.need_fpu(plain);
+        if plain != Plain::Integer {
+            let needs = self.vector_needs(&out);
+            self.need_fpu(needs);
+        }
         let high = (0..out.op_count())
             .any(|op| out.op_kind(op) == OpKind::Register && is_high_byte(out.op_register(op)));
         if high {
@@ -89,6 +105,26 @@ impl Body<'_> {
         }
     }
 
+    /// Which parts of the floating-point state the instruction uses. Writes of
+    /// 128 bits leave upper parts as they are, or zero.
+    fn vector_needs(&mut self, out: &Instruction) -> Needs {
+        let info = self.emitter.info.info_options(out, InstructionInfoOptions::NO_MEMORY_USAGE);
+        let mut needs = Needs::FPU.0;
+        if out.op_mask() != Register::None {
+            needs |= Needs::HIGH.0;
+        }
+        for op in (0..out.op_count()).filter(|&op| out.op_kind(op) == OpKind::Register) {
+            let register = out.op_register(op);
+            let writes = !matches!(info.op_access(op), OpAccess::Read | OpAccess::CondRead);
+            if register.is_k() || register.is_vector_register() && register.number() >= 16 {
+                needs |= Needs::HIGH.0;
+            } else if writes && (register.is_ymm() || register.is_zmm()) {
+                needs |= Needs::UPPER.0;
+            }
+        }
+        Needs(needs)
+    }
+
     fn load_guest(&mut self, to: Reg, guest: u8) {
         match place_of(guest) {
             Place::Host(host) => self.asm().mov(to, host),
@@ -114,26 +150,22 @@ impl Body<'_> {
     }
 
     /// Makes sure, once a block, that the guest's floating-point state is in
-    /// the registers, and that what of them is used is known.
-    pub(super) fn need_fpu(&mut self, plain: Plain) {
+    /// the registers, and that it is known what of them is used.
+    pub(super) fn need_fpu(&mut self, needs: Needs) {
         let runtime = self.emitter.runtime;
-        let level = match plain {
-            Plain::Integer => return,
-            Plain::X87 | Plain::Sse => 1,
-            Plain::Avx => 2,
-            Plain::Avx512 => 3,
-        };
         let checks = [
-            (offset!(fpu_away), runtime.need_fpu),
-            (offset!(upper_clean), runtime.need_upper),
-            (offset!(high_clean), runtime.need_high),
+            (Needs::FPU, offset!(fpu_away), runtime.need_fpu),
+            (Needs::UPPER, offset!(upper_clean), runtime.need_upper),
+            (Needs::HIGH, offset!(high_clean), runtime.need_high),
         ];
-        for (away, need) in &checks[self.fpu_level.min(level)..level] {
-            let asm = self.asm();
-            asm.load32(RCX, field(*away));
-            asm.unless_rcx_is_zero(|asm| asm.call(*need));
+        for (what, away, need) in checks {
+            if needs.0 & what.0 & !self.needed.0 != 0 {
+                let asm = self.asm();
+                asm.load32(RCX, field(away));
+                asm.unless_rcx_is_zero(|asm| asm.call(need));
+            }
         }
-        self.fpu_level = self.fpu_level.max(level);
+        self.needed.0 |= needs.0;
     }
 
     /// VZEROUPPER: from here on the upper halves are zero.
@@ -141,11 +173,11 @@ impl Body<'_> {
         if !self.mode.allows(Plain::Avx) {
             return None;
         }
-        self.need_fpu(Plain::Sse);
+        self.need_fpu(Needs::FPU);
         let asm = self.asm();
         asm.bytes(&[0xc5, 0xf8, 0x77]);
         asm.store_imm(false, field(offset!(upper_clean)), 1);
-        self.fpu_level = self.fpu_level.min(1);
+        self.needed.0 &= !Needs::UPPER.0;
         Some(Flow::Next)
     }
 
