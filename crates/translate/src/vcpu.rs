@@ -495,6 +495,8 @@ impl Core {
         // SAFETY: no generated code runs now.
         unsafe {
             let goes_on = (*context).fpu_wanted != 0;
+            // What cannot be taken back now can be at the next look-up.
+            self.fpu_touched = goes_on;
             let keep = |clean: bool, was: u32| u32::from(clean && (was != 0 || !goes_on));
             (*context).upper_clean = keep(upper, (*context).upper_clean);
             (*context).high_clean = keep(high, (*context).high_clean);
