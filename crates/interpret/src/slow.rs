@@ -268,7 +268,7 @@ impl SlowPath {
             Decoded::Insn(insn, flow) => {
                 let (mnemonic, touches_fpu) = (decoded.mnemonic(), touches_fpu(decoded));
                 Some(SlowInsn { insn, mnemonic, touches_fpu, ends_block: flow == Flow::End })
-            },
+            }
             Decoded::MoreBytes => None,
         }
     }
@@ -410,7 +410,7 @@ pub fn classify(instruction: &Instruction) -> Option<Plain> {
         || string::choose(instruction).is_some()
         || system::choose(instruction).is_some()
         || vector::choose(instruction).is_some()
-        || vector::masked(instruction).is_some()
+        || vector::packs(instruction.mnemonic())
         || ops::needs_handler(instruction)
         || crate::decode::is_short_movsxd(instruction);
     if handled || !ops::native::allowed(instruction) || !crate::native::contained(instruction) {

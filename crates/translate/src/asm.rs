@@ -326,7 +326,7 @@ impl Asm {
         self.bytes(&[0xe3, 0]);
         let from = self.code.len();
         let result = body(self);
-        debug_assert!(self.code.len() - from < 128);
+        assert!(self.code.len() - from < 128, "JRCXZ does not reach that far");
         self.code[from - 1] = (self.code.len() - from) as u8;
         result
     }
@@ -334,8 +334,15 @@ impl Asm {
     /// JRCXZ to an address close by.
     pub(crate) fn jrcxz(&mut self, target: usize) {
         let rel = target.wrapping_sub(self.here() + 2) as isize;
-        debug_assert!(i8::try_from(rel).is_ok());
+        assert!(i8::try_from(rel).is_ok(), "JRCXZ does not reach that far");
         self.bytes(&[0xe3, rel as u8]);
+    }
+
+    /// A branch, taken if RCX is zero, to a place to be filled in.
+    pub(crate) fn jrcxz_hole(&mut self) -> Hole {
+        // JRCXZ reaches only 127 bytes: around a JMP, to a JMP that reaches all.
+        self.bytes(&[0xe3, 2, 0xeb, 5]);
+        self.jmp_hole()
     }
 
     /// JMP through memory.

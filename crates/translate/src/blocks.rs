@@ -14,6 +14,9 @@ use crate::mode::Mode;
 /// Host code is looked up by pieces of this many bytes.
 const LINE: usize = 64;
 
+/// How many jump-cache entries lead to one block at the most.
+const MAX_NOTED: usize = 8;
+
 /// The number of a block.
 pub(crate) type BlockId = u32;
 
@@ -90,11 +93,13 @@ pub(crate) struct Block {
     /// Keyed instruction pointers under which the jump cache may have it.
     noted: Vec<u64>,
     pub(crate) valid: bool,
+    /// All of its code lies in one large page.
+    pub(crate) large: bool,
 }
 
 impl Block {
     /// A block for `key`, whose code lies at `host`.
-    pub(crate) fn new(key: Key, made: Made, host: Range<usize>) -> Self {
+    pub(crate) fn new(key: Key, made: Made, host: Range<usize>, large: bool) -> Self {
         Self {
             key,
             guest_len: made.guest_len,
@@ -107,6 +112,7 @@ impl Block {
             incoming: Vec::new(),
             noted: Vec::new(),
             valid: true,
+            large,
         }
     }
 
@@ -247,21 +253,22 @@ impl Blocks {
         id
     }
 
-    /// Whether `way` of `from` may be linked to `to`: not if that needs a second
-    /// page, which may be mapped elsewhere.
-    pub(crate) fn may_link(&self, from: BlockId, way: u8, to: BlockId) -> bool {
-        self.get(to).key.second == 0 || self.get(from).ways[usize::from(way)].crosses()
+    /// Whether a block may be linked to `to`: not if that needs a second page,
+    /// which may be mapped elsewhere, unless both are parts of a large one.
+    pub(crate) fn may_link(&self, to: BlockId) -> bool {
+        let to = self.get(to);
+        to.key.second == 0 || to.large && !to.key.mode.position_independent()
     }
 
     /// Makes `way` of `from` lead to `to`.
     pub(crate) fn link(&mut self, cache: &CodeCache, from: BlockId, way: u8, to: BlockId) {
         let target = &mut self.all[to as usize];
         target.incoming.push((from, way));
-        let inner = target.inner;
+        let (inner, second) = (target.inner, target.key.second != 0);
         let way_of = &mut self.all[from as usize].ways[usize::from(way)];
         way_of.linked = Some(to);
         cache.patch(way_of.patch, inner);
-        if way_of.crosses() {
+        if second || way_of.crosses() {
             self.cross_links.push((from, way));
         }
     }
@@ -280,12 +287,16 @@ impl Blocks {
         }
     }
 
-    /// Notes that the jump cache leads to a block.
-    pub(crate) fn note_jump(&mut self, id: BlockId, keyed: u64) {
+    /// Notes that the jump cache leads to a block; gives back what it must
+    /// forget, because no more can be remembered.
+    pub(crate) fn note_jump(&mut self, id: BlockId, keyed: u64) -> Option<u64> {
         let noted = &mut self.all[id as usize].noted;
-        if !noted.contains(&keyed) {
-            noted.push(keyed);
+        if noted.contains(&keyed) {
+            return None;
         }
+        let oldest = (noted.len() >= MAX_NOTED).then(|| noted.remove(0));
+        noted.push(keyed);
+        oldest
     }
 
     /// Drops the blocks that a write has hit; how many. `forget` is told of

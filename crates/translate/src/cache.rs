@@ -42,6 +42,12 @@ impl CodeCache {
         start..start + self.capacity
     }
 
+    /// The addresses of what is not kept for ever, present and future.
+    pub(crate) fn changing(&self) -> std::ops::Range<usize> {
+        let range = self.range();
+        range.start + self.kept..range.end
+    }
+
     /// Bytes in use.
     pub(crate) fn used(&self) -> usize {
         self.used

@@ -163,8 +163,7 @@ impl Runtime {
                 let slow = runtime.exit(if write { Exit::MissWrite } else { Exit::MissRead });
                 let crossing = runtime.exit(Exit::Interpret);
                 let (check, window) = (CHECK_LENGTH as i32, WINDOW_CHECK_LENGTH as i32);
-                runtime.misses[view][usize::from(write)] =
-                    miss(&mut asm, view, write, check, slow, crossing);
+                runtime.misses[view][usize::from(write)] = miss(&mut asm, view, write, check, slow, crossing);
                 runtime.windows[view][usize::from(write)] = miss(&mut asm, view, write, window, fail, fail);
             }
         }

@@ -7,13 +7,14 @@ use engine::{
     Callout, EngineError, EngineKind, Kick, Platform, Stop, Vcpu, VcpuConfig, VcpuSignals, VcpuStats,
 };
 use interpret::slow::{Fetched, Ready, SlowPath};
+use interpret::tlb::CodeFlushes;
 use x86::{CpuState, Cr4, Exception, GuestPhysAddr, LinearAddr, PAGE_SIZE, Rflags, SegmentName};
 
 use crate::blocks::{Block, BlockId, Blocks, Key};
 use crate::cache::CodeCache;
 use crate::context::{Context, ContextBox, jump_mask};
 use crate::counters::Counters;
-use crate::emit::{Emitter, Source, Style};
+use crate::emit::{Emitter, LARGE_PAGE, Source, Style};
 use crate::engine_impl::Options;
 use crate::fault;
 use crate::keys::{Keys, Scope};
@@ -56,6 +57,8 @@ struct Core {
     scope: Scope,
     /// How often all blocks were dropped.
     forgotten: u64,
+    /// What the context is prepared for.
+    prepared: Option<Prepared>,
     /// The interpreter may have changed floating-point registers.
     fpu_touched: bool,
     /// The guest's time-stamp counter is the host's plus a constant.
@@ -108,6 +111,7 @@ impl Translated {
             options,
             scope: Scope::default(),
             forgotten: 0,
+            prepared: None,
             fpu_touched: true,
             tsc: false,
             linked_at: (0, 0),
@@ -157,6 +161,18 @@ impl Vcpu for Translated {
     }
 }
 
+/// What the context is prepared for, as far as code switches modes by itself.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Prepared {
+    mode: Mode,
+    enabled: bool,
+    open: bool,
+    spaces: (u64, u32, CodeFlushes),
+    scope: Scope,
+    handler: (u64, u64),
+    generation: u64,
+}
+
 /// Where to go on.
 enum Found {
     /// At this host address.
@@ -178,7 +194,7 @@ enum Next {
 impl Core {
     /// Before generated code runs on this thread.
     fn start(&mut self, slow: &mut SlowPath) {
-        fault::install_handlers(self.cache.range(), self.runtime.exit(Exit::Interpret));
+        fault::install_handlers(self.cache.changing(), self.runtime.exit(Exit::Interpret));
         let context = self.context.pointer().as_ptr();
         let tsc_offset = slow.platform().tsc_offset();
         self.tsc = tsc_offset.is_some();
@@ -256,7 +272,10 @@ impl Core {
         let context = self.context.pointer().as_ptr();
         // SAFETY: no generated code runs now.
         unsafe { (*context).jumps.note((*context).jump_mask, lin.0, key, code) };
-        self.blocks.note_jump(id, lin.0.wrapping_add(key));
+        if let Some(keyed) = self.blocks.note_jump(id, lin.0.wrapping_add(key)) {
+            // SAFETY: as above.
+            unsafe { (*context).jumps.forget((*context).jump_mask, keyed) };
+        }
     }
 
     #[inline]
@@ -307,10 +326,12 @@ impl Core {
         let forget = |keyed| unsafe { (*context).jumps.forget((*context).jump_mask, keyed) };
         let dropped: u64 = hits.into_iter().map(|hit| self.blocks.drop_hit(&self.cache, hit, forget)).sum();
         slow.stats_mut().callouts[Callout::BlockInvalidated as usize] += dropped;
+        self.prepared = None;
     }
 
     fn forget_all(&mut self, slow: &SlowPath) {
         self.forgotten += 1;
+        self.prepared = None;
         self.generation = slow.generation();
         self.blocks.clear();
         self.cache.clear();
@@ -333,30 +354,33 @@ impl Core {
         let gpa = fetched.gpa.0 | lin.page_offset();
         let lin_of = if mode.position_independent() { 0 } else { lin.0 };
         let key = Key { gpa, second: 0, lin: lin_of, mode };
-        if let Some(id) = self.blocks.find(&key).or_else(|| self.translate(slow, key, lin, &fetched)) {
+        if let Some(id) = self.blocks.find(&key) {
             return Ok(Some(id));
         }
-        self.find_crossing(slow, key, lin, &fetched)
+        let may_cross = lin.page_offset() > PAGE_SIZE - MAX_INSN as u64;
+        let crossing = if may_cross { self.crossing_key(slow, key, lin) } else { None };
+        if let Some(id) = crossing.and_then(|key| self.blocks.find(&key)) {
+            return Ok(Some(id));
+        }
+        if let Some(id) = self.translate(slow, key, lin, &fetched) {
+            return Ok(Some(id));
+        }
+        let boundary = (lin.0 | (PAGE_SIZE - 1)).wrapping_add(1).is_multiple_of(1 << LARGE_PAGE);
+        let both = Fetched { large: fetched.large && !boundary, ..fetched };
+        // If the second page faults, the interpreter says how.
+        Ok(crossing.and_then(|key| self.translate(slow, key, lin, &both)))
     }
 
-    /// The block of an instruction that crosses the end of its page.
-    fn find_crossing(
-        &mut self,
-        slow: &mut SlowPath,
-        key: Key,
-        lin: LinearAddr,
-        fetched: &Fetched,
-    ) -> Result<Option<BlockId>, Exception> {
+    /// The key of an instruction that crosses the end of its page; `None` if the
+    /// second page cannot be fetched from.
+    fn crossing_key(&mut self, slow: &mut SlowPath, key: Key, lin: LinearAddr) -> Option<Key> {
         let width = if key.mode.long() { u64::MAX } else { 0xffff_ffff };
         let next = LinearAddr((lin.0 | (PAGE_SIZE - 1)).wrapping_add(1) & width);
-        // If the second page faults, the interpreter says how.
-        let Ok(Some(second)) = slow.fetch(next) else { return Ok(None) };
+        let second = slow.fetch(next).ok()??;
         if !key.mode.position_independent() {
             self.scope.note(next, second.global, slow.tlb());
         }
-        let key = Key { second: second.gpa.0, ..key };
-        let fetched = Fetched { large: fetched.large && second.large, ..*fetched };
-        Ok(self.blocks.find(&key).or_else(|| self.translate(slow, key, lin, &fetched)))
+        Some(Key { second: second.gpa.0, ..key })
     }
 
     fn translate(
@@ -398,7 +422,7 @@ impl Core {
         self.counters.blocks_made += 1;
         self.counters.guest_bytes += u64::from(made.guest_len);
         self.counters.host_bytes += code.len() as u64;
-        Some(self.blocks.add(Block::new(key, made, origin..end)))
+        Some(self.blocks.add(Block::new(key, made, origin..end, fetched.large)))
     }
 
     /// Runs code from `code` on until somebody must look up where to go.
@@ -439,21 +463,36 @@ impl Core {
     fn prepare_ways(&mut self, slow: &mut SlowPath, mode: Mode) {
         let enabled = mode.long() && slow.syscall_is_enabled();
         let open = slow.tsc_is_open();
+        let tlb = slow.tlb();
+        let spaces = (tlb.asid, tlb.space_flushes(), tlb.code_flushes);
+        let (lstar, fmask) = (slow.state().msrs.lstar, slow.state().msrs.fmask);
+        let prepared = Prepared {
+            mode: mode.after(Way::Supervisor, true),
+            enabled,
+            open,
+            spaces,
+            scope: self.scope,
+            handler: (lstar, fmask),
+            generation: self.keys.generation,
+        };
+        if self.prepared == Some(prepared) {
+            return;
+        }
         let keys = Way::ALL.map(|way| self.key(slow, mode.after(way, open)));
-        let msrs = &slow.state().msrs;
         let context = self.context.pointer().as_ptr();
         // SAFETY: no generated code runs now.
         unsafe {
             for (way, key) in Way::ALL.into_iter().zip(keys) {
                 (*context).keys[way as usize] = key;
             }
-            let handler =
-                (*context).jumps.find((*context).jump_mask, msrs.lstar, keys[0]).filter(|_| enabled);
+            let handler = (*context).jumps.find((*context).jump_mask, lstar, keys[0]).filter(|_| enabled);
             (*context).syscall_code = handler.unwrap_or(0);
-            (*context).syscall_entry = msrs.lstar;
-            (*context).syscall_kept = !msrs.fmask;
+            (*context).syscall_entry = lstar;
+            (*context).syscall_kept = !fmask;
             (*context).syscall_blocked = handler.is_none().into();
             (*context).sysret_blocked = (!enabled).into();
+            // A handler that is not known yet will be looked for again.
+            self.prepared = (handler.is_some() || !enabled).then_some(prepared);
         }
     }
 
@@ -581,9 +620,7 @@ impl Core {
         }
         let forgotten = self.forgotten;
         let Ok(Some(to)) = self.find_block(slow, mode, LinearAddr(target)) else { return Ok(Next::LookUp) };
-        let links = self.options.chain
-            && self.forgotten == forgotten
-            && self.blocks.may_link(id, number as u8, to);
+        let links = self.options.chain && self.forgotten == forgotten && self.blocks.may_link(to);
         if links {
             self.blocks.link(&self.cache, id, number as u8, to);
         }

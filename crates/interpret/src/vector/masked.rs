@@ -49,7 +49,7 @@ pub(crate) fn masked(instruction: &Instruction) -> Option<Masked> {
 }
 
 /// Compressing and expanding moves: as much memory as the mask has bits.
-fn packs(mnemonic: Mnemonic) -> bool {
+pub(crate) fn packs(mnemonic: Mnemonic) -> bool {
     use Mnemonic as M;
     matches!(
         mnemonic,

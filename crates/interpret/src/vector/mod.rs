@@ -14,7 +14,7 @@ use iced_x86::Instruction;
 
 use crate::decode::Choice;
 
-pub(crate) use masked::masked;
+pub(crate) use masked::{masked, packs};
 
 /// The handler, if the instruction is one that acts itself.
 pub(crate) fn choose(instruction: &Instruction) -> Option<Choice> {

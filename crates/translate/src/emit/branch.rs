@@ -3,7 +3,7 @@
 use iced_x86::{Code, Instruction, OpKind};
 use x86::is_canonical;
 
-use super::{Body, Flow};
+use super::{Body, Flow, MAX_LEN};
 use crate::asm::{R8, R10, R11, RCX, RSP, at, field, indexed};
 use crate::context::{Context, offset};
 use crate::registers::{Place, number_of, place_of};
@@ -11,7 +11,7 @@ use crate::runtime::{Exit, LOOK_UP_LENGTH};
 
 /// Linear addresses with these bits in common share a mapping if it is a large
 /// one.
-const LARGE_PAGE: u32 = 21;
+pub(crate) const LARGE_PAGE: u32 = 21;
 
 impl Body<'_> {
     /// Writes the instruction if it is a branch: `None` if it is not one,
@@ -55,7 +55,8 @@ impl Body<'_> {
             let lin = self.page.wrapping_add(target as u64);
             self.large && !self.mode.position_independent() && (lin ^ self.page) >> LARGE_PAGE == 0
         };
-        (0..0x1000).contains(&target) || same_large_page()
+        // Near the end of the page there may be an instruction that crosses it.
+        (0..0x1000 - MAX_LEN as i64 + 1).contains(&target) || same_large_page()
     }
 
     /// Goes to `target` in the page or beyond; `unknown` says how to leave if

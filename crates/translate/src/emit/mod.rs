@@ -12,11 +12,16 @@ mod high_byte;
 mod memory;
 mod plain;
 mod stack;
+mod string;
 mod system;
 mod windows;
 
-use iced_x86::{Code, Decoder, DecoderError, Encoder, FlowControl, Instruction, InstructionInfoFactory, Mnemonic};
+use iced_x86::{
+    Code, Decoder, DecoderError, Encoder, FlowControl, Instruction, InstructionInfoFactory, Mnemonic,
+};
 use interpret::slow::{Plain, SlowInsn, SlowPath, classify};
+
+pub(crate) use branch::LARGE_PAGE;
 
 use crate::asm::{Asm, Hole, RCX, Reg, at, field};
 use crate::blocks::{Mark, STUB, Way};
@@ -272,7 +277,9 @@ impl Body<'_> {
             return None;
         }
         let special = self.branch(instruction).or_else(|| self.system(instruction));
-        if let Some(flow) = special.or_else(|| self.bit_string(instruction)) {
+        if let Some(flow) =
+            special.or_else(|| self.bit_string(instruction)).or_else(|| self.string(instruction))
+        {
             return flow;
         }
         match instruction.mnemonic() {

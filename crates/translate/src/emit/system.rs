@@ -4,13 +4,14 @@
 //! Each has a fast case inline; where that does not hold, the interpreter
 //! executes the instruction.
 
-use iced_x86::{Code, Instruction, Mnemonic};
+use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
 use x86::CpuState;
 
 use super::{Body, Flow};
 use crate::asm::{Asm, R9, R10, R11, RAX, RCX, RDX, RSP, at, field, indexed};
 use crate::context::offset;
 use crate::mode::Way;
+use crate::registers::{Place, number_of, place_of};
 use crate::runtime::Exit;
 
 /// EFLAGS.AC.
@@ -35,12 +36,15 @@ impl Body<'_> {
             M::Rdtscp => self.rdtsc(true),
             M::Syscall => self.syscall(),
             M::Sysretq => self.sysret(),
+            M::Mov if instruction.op_kind(1) == OpKind::Register && instruction.op_register(1).is_cr() => {
+                self.read_control_register(instruction)
+            }
             _ => return None,
         })
     }
 
     /// Leaves for the interpreter unless RCX is zero.
-    fn interpret_unless_rcx_is_zero(&mut self) {
+    pub(super) fn interpret_unless_rcx_is_zero(&mut self) {
         let exit = self.exit(Exit::Interpret);
         self.asm().unless_rcx_is_zero(|asm| asm.call(exit));
     }
@@ -171,6 +175,31 @@ impl Body<'_> {
             asm.exchange(field(offset!(key)), RCX);
         });
         Some(Flow::End)
+    }
+
+    /// MOV from CR0, CR2, CR3 or CR4.
+    fn read_control_register(&mut self, instruction: &Instruction) -> Option<Flow> {
+        use std::mem::offset_of;
+        let from = match instruction.op_register(1) {
+            Register::CR0 => offset_of!(CpuState, cr0),
+            Register::CR2 => offset_of!(CpuState, cr2),
+            Register::CR3 => offset_of!(CpuState, cr3),
+            Register::CR4 => offset_of!(CpuState, cr4),
+            _ => return None,
+        };
+        if self.mode.cpl() != 0 || !self.mode.long() {
+            return None;
+        }
+        let asm = self.asm();
+        asm.load(RCX, field(offset!(state)));
+        match place_of(number_of(instruction.op_register(0))) {
+            Place::Host(host) => asm.load(host, at(RCX, from as i32)),
+            Place::Home(home) => {
+                asm.load(RCX, at(RCX, from as i32));
+                asm.store(home.mem(), RCX);
+            }
+        }
+        Some(Flow::Next)
     }
 
     fn swapgs(&mut self) -> Option<Flow> {

@@ -84,14 +84,19 @@ impl Plan {
         for (number, instruction) in block.iter().enumerate() {
             plan.through.push([None; 2]);
             let used = info.info(instruction);
-            for near in accesses(instruction, mode, used.op_access(0), used.op_access(1)).into_iter().flatten() {
+            for near in
+                accesses(instruction, mode, used.op_access(0), used.op_access(1)).into_iter().flatten()
+            {
                 plan.add(number, &near, known[usize::from(near.base)]);
             }
             let moved = moved_by_constant(instruction, mode);
             for register in used.used_registers() {
                 let full = register.register().full_register();
                 let writes = !matches!(register.access(), OpAccess::Read | OpAccess::CondRead);
-                if full.is_gpr() && writes && moved.is_none_or(|(guest, _)| usize::from(guest) != full.number()) {
+                if full.is_gpr()
+                    && writes
+                    && moved.is_none_or(|(guest, _)| usize::from(guest) != full.number())
+                {
                     known[full.number()] = Known { version: known[full.number()].version + 1, distance: 0 };
                 }
             }
@@ -153,12 +158,7 @@ impl Plan {
 
 /// The accesses of an instruction that have a constant distance from a
 /// register.
-fn accesses(
-    instruction: &Instruction,
-    mode: Mode,
-    first: OpAccess,
-    second: OpAccess,
-) -> [Option<Near>; 2] {
+fn accesses(instruction: &Instruction, mode: Mode, first: OpAccess, second: OpAccess) -> [Option<Near>; 2] {
     [operand(instruction, mode, first, second), stack(instruction, mode)]
 }
 
@@ -194,7 +194,8 @@ fn stack(instruction: &Instruction, mode: Mode) -> Option<Near> {
         M::Leave => (number_of(Register::RBP), 0, false),
         _ => return None,
     };
-    let near = instruction.mnemonic() == M::Leave || instruction.stack_pointer_increment().abs() >= slot as i32;
+    let near =
+        instruction.mnemonic() == M::Leave || instruction.stack_pointer_increment().abs() >= slot as i32;
     near.then_some(Near { part: Part::Stack, base, disp, size: slot, write })
 }
 
@@ -203,7 +204,10 @@ fn moved_by_constant(instruction: &Instruction, mode: Mode) -> Option<(u8, i64)>
     use Mnemonic as M;
     match instruction.mnemonic() {
         // POP RSP loads it.
-        M::Pop if instruction.op_kind(0) == OpKind::Register && number_of(instruction.op_register(0)) == GUEST_RSP => {
+        M::Pop
+            if instruction.op_kind(0) == OpKind::Register
+                && number_of(instruction.op_register(0)) == GUEST_RSP =>
+        {
             None
         }
         M::Push | M::Pop | M::Pushfq | M::Pushfd | M::Popfq | M::Popfd => {
@@ -215,7 +219,11 @@ fn moved_by_constant(instruction: &Instruction, mode: Mode) -> Option<(u8, i64)>
             if !immediate || register.size() != usize::from(mode.word()) {
                 return None;
             }
-            let by = if mode.long() { instruction.immediate(1) as i64 } else { i64::from(instruction.immediate(1) as i32) };
+            let by = if mode.long() {
+                instruction.immediate(1) as i64
+            } else {
+                i64::from(instruction.immediate(1) as i32)
+            };
             let by = if instruction.mnemonic() == M::Add { by } else { by.checked_neg()? };
             (by.abs() < 1 << 30).then_some((number_of(register), by))
         }
