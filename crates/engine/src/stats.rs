@@ -56,8 +56,14 @@ pub struct TranslationStats {
     pub host_bytes: u64,
     /// Blocks executed, if they were counted.
     pub blocks_run: Option<u64>,
+    /// Tests of the first level of the TLB, if they were counted.
+    pub tlb_tests: Option<u64>,
     /// Misses of the first level of the TLB that the second served.
     pub tlb_refills: u64,
+    /// Time spent in translated code, if it was measured.
+    pub running: Option<Duration>,
+    /// Time spent translating, if it was measured.
+    pub translating: Option<Duration>,
     /// How often translated code was left, by reason.
     pub exits: Vec<(&'static str, u64)>,
     /// Instructions that blocks left to the interpreter, by mnemonic, most

@@ -234,7 +234,8 @@ const fn empty(index: usize) -> u64 {
     (((index ^ 1) as u64) << 12).wrapping_neg()
 }
 
-const fn index(lin: u64) -> usize {
+/// The first-level entry of a linear address.
+pub const fn index(lin: u64) -> usize {
     (lin >> 12) as usize % ENTRIES
 }
 

@@ -241,6 +241,12 @@ impl Asm {
         }
     }
 
+    /// A constant of 64 bits, sign-extended, by an instruction of seven bytes.
+    pub(crate) fn constant_of_7(&mut self, to: Reg, value: i32) {
+        self.op_reg(true, &[0xc7], 0, to);
+        self.imm32(value);
+    }
+
     /// LEA of 64 bits, or of 32 if not `wide`.
     pub(crate) fn lea(&mut self, wide: bool, to: Reg, mem: Mem) {
         self.op_mem(wide, &[0x8d], to, mem);

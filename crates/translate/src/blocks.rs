@@ -14,9 +14,6 @@ use crate::mode::Mode;
 /// Host code is looked up by pieces of this many bytes.
 const LINE: usize = 64;
 
-/// How many jump-cache entries lead to one block at the most.
-const MAX_NOTED: usize = 8;
-
 /// The number of a block.
 pub(crate) type BlockId = u32;
 
@@ -90,8 +87,6 @@ pub(crate) struct Block {
     pub(crate) ways: Box<[Way]>,
     /// Ways of other blocks that lead here.
     incoming: Vec<(BlockId, u8)>,
-    /// Keyed instruction pointers under which the jump cache may have it.
-    noted: Vec<u64>,
     pub(crate) valid: bool,
     /// All of its code lies in one large page.
     pub(crate) large: bool,
@@ -110,7 +105,6 @@ impl Block {
             slow: made.slow.into(),
             ways: made.ways.into(),
             incoming: Vec::new(),
-            noted: Vec::new(),
             valid: true,
             large,
         }
@@ -287,21 +281,13 @@ impl Blocks {
         }
     }
 
-    /// Notes that the jump cache leads to a block; gives back what it must
-    /// forget, because no more can be remembered.
-    pub(crate) fn note_jump(&mut self, id: BlockId, keyed: u64) -> Option<u64> {
-        let noted = &mut self.all[id as usize].noted;
-        if noted.contains(&keyed) {
-            return None;
-        }
-        let oldest = (noted.len() >= MAX_NOTED).then(|| noted.remove(0));
-        noted.push(keyed);
-        oldest
-    }
-
-    /// Drops the blocks that a write has hit; how many. `forget` is told of
-    /// what the jump cache may know of them.
-    pub(crate) fn drop_hit(&mut self, cache: &CodeCache, hit: CodeHit, mut forget: impl FnMut(u64)) -> u64 {
+    /// Drops the blocks that a write has hit; how many. `forget` is told of each.
+    pub(crate) fn drop_hit(
+        &mut self,
+        cache: &CodeCache,
+        hit: CodeHit,
+        mut forget: impl FnMut(&Block),
+    ) -> u64 {
         let page = hit.page.0 >> 12;
         let Some(blocks) = self.pages.get_mut(&page) else { return 0 };
         let all = &self.all;
@@ -312,7 +298,7 @@ impl Blocks {
         let mut dropped = 0;
         for id in hit {
             if self.all[id as usize].valid {
-                self.all[id as usize].noted.drain(..).for_each(&mut forget);
+                forget(&self.all[id as usize]);
                 self.invalidate(cache, id);
                 dropped += 1;
             }

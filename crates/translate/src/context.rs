@@ -122,6 +122,8 @@ pub(crate) struct Context {
     pub(crate) overflow: [u32; 2],
     /// Blocks executed, in code that counts.
     pub(crate) blocks: u64,
+    /// Tests of the first level of the TLB, in code that counts.
+    pub(crate) tests: u64,
     /// First-level misses that the second level served.
     pub(crate) refills: u64,
     pub(crate) jumps: JumpCache,

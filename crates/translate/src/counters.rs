@@ -1,5 +1,7 @@
 //! What a vCPU counts for `--stats`.
 
+use std::time::Duration;
+
 use engine::TranslationStats;
 use iced_x86::Mnemonic;
 
@@ -10,6 +12,9 @@ pub(crate) struct Counters {
     pub(crate) blocks_made: u64,
     pub(crate) guest_bytes: u64,
     pub(crate) host_bytes: u64,
+    /// Time in generated code, and in making it, if that is measured.
+    pub(crate) running: Duration,
+    pub(crate) translating: Duration,
     exits: [u64; Exit::ALL.len()],
     interpreted: Vec<u64>,
 }
@@ -20,6 +25,8 @@ impl Counters {
             blocks_made: 0,
             guest_bytes: 0,
             host_bytes: 0,
+            running: Duration::ZERO,
+            translating: Duration::ZERO,
             exits: [0; Exit::ALL.len()],
             interpreted: vec![0; Mnemonic::values().len()],
         }
@@ -37,8 +44,9 @@ impl Counters {
         self.interpreted[mnemonic as usize] += 1;
     }
 
-    /// The counters as others know them.
-    pub(crate) fn report(&self, blocks_run: Option<u64>, tlb_refills: u64) -> TranslationStats {
+    /// The counters as others know them; `counted` are blocks and tests, if they
+    /// were.
+    pub(crate) fn report(&self, counted: Option<(u64, u64)>, tlb_refills: u64) -> TranslationStats {
         let mut interpreted: Vec<(String, u64)> = Mnemonic::values()
             .zip(&self.interpreted)
             .filter(|(_, count)| **count > 0)
@@ -49,7 +57,10 @@ impl Counters {
             blocks_made: self.blocks_made,
             guest_bytes: self.guest_bytes,
             host_bytes: self.host_bytes,
-            blocks_run,
+            blocks_run: counted.map(|(blocks, _)| blocks),
+            tlb_tests: counted.map(|(_, tests)| tests),
+            running: counted.map(|_| self.running),
+            translating: counted.map(|_| self.translating),
             tlb_refills,
             exits: Exit::ALL.iter().map(|&exit| (exit.name(), self.exits[exit as usize])).collect(),
             interpreted,

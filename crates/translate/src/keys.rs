@@ -35,6 +35,12 @@ pub(crate) struct Scope {
 }
 
 impl Scope {
+    /// Whether keys of supervisor code belong to one address space, and so come
+    /// back with it.
+    pub(crate) fn is_local(self) -> bool {
+        self.local
+    }
+
     /// Notes a page of supervisor code, fetched now.
     pub(crate) fn note(&mut self, lin: LinearAddr, global: bool, tlb: &Tlb) {
         if self.since != tlb.code_flushes.all {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use engine::{
     Callout, EngineError, EngineKind, Kick, Platform, Stop, Vcpu, VcpuConfig, VcpuSignals, VcpuStats,
@@ -152,10 +153,10 @@ impl Vcpu for Translated {
     fn stats(&self) -> VcpuStats {
         let context = self.core.context.pointer().as_ptr();
         // SAFETY: no generated code runs now.
-        let (blocks, refills) = unsafe { ((*context).blocks, (*context).refills) };
-        let blocks = self.core.options.count.then_some(blocks);
+        let (blocks, tests, refills) = unsafe { ((*context).blocks, (*context).tests, (*context).refills) };
+        let counted = self.core.options.count.then_some((blocks, tests));
         VcpuStats {
-            translation: Some(self.core.counters.report(blocks, refills)),
+            translation: Some(self.core.counters.report(counted, refills)),
             ..self.slow.stats().clone()
         }
     }
@@ -272,10 +273,6 @@ impl Core {
         let context = self.context.pointer().as_ptr();
         // SAFETY: no generated code runs now.
         unsafe { (*context).jumps.note((*context).jump_mask, lin.0, key, code) };
-        if let Some(keyed) = self.blocks.note_jump(id, lin.0.wrapping_add(key)) {
-            // SAFETY: as above.
-            unsafe { (*context).jumps.forget((*context).jump_mask, keyed) };
-        }
     }
 
     #[inline]
@@ -321,12 +318,30 @@ impl Core {
         let (hits, epoch) = slow.memory().code_hits(self.epoch);
         self.epoch = epoch;
         let Some(hits) = hits else { return self.forget_all(slow) };
-        let context = self.context.pointer().as_ptr();
-        // SAFETY: no generated code runs now.
-        let forget = |keyed| unsafe { (*context).jumps.forget((*context).jump_mask, keyed) };
-        let dropped: u64 = hits.into_iter().map(|hit| self.blocks.drop_hit(&self.cache, hit, forget)).sum();
+        let mut dropped = 0;
+        let mut gone = Vec::new();
+        for hit in hits {
+            dropped += self.blocks.drop_hit(&self.cache, hit, |block| gone.push(block.key));
+        }
+        self.forget_jumps(slow, &gone);
         slow.stats_mut().callouts[Callout::BlockInvalidated as usize] += dropped;
         self.prepared = None;
+    }
+
+    /// Makes the jump cache forget blocks that are gone. Where a block of
+    /// position-independent code was mapped is not known, nor the keys of other
+    /// address spaces.
+    fn forget_jumps(&mut self, slow: &mut SlowPath, gone: &[Key]) {
+        if self.scope.is_local() || gone.iter().any(|key| key.mode.position_independent()) {
+            return self.clear_jumps();
+        }
+        let context = self.context.pointer().as_ptr();
+        for block in gone {
+            // Under any key but the present one it is not found any more.
+            let key = self.key(slow, block.mode.with_windows());
+            // SAFETY: no generated code runs now.
+            unsafe { (*context).jumps.forget((*context).jump_mask, block.lin.wrapping_add(key)) };
+        }
     }
 
     fn forget_all(&mut self, slow: &SlowPath) {
@@ -399,6 +414,7 @@ impl Core {
         let (mut bytes, mut again) = ([0; MAX_BLOCK], [0; MAX_BLOCK]);
         let bytes = &mut bytes[..code.room()];
         code.read(slow, bytes)?;
+        let started = self.options.count.then(Instant::now);
         let made = loop {
             let source = Source { bytes, lin: lin.0, mode: key.mode, large: fetched.large };
             let made = self.emitter.block(source, slow, self.cache.next())?;
@@ -419,6 +435,7 @@ impl Core {
         if !self.cache.place(code) {
             return None;
         }
+        self.counters.translating += started.map_or(Duration::ZERO, |at| at.elapsed());
         self.counters.blocks_made += 1;
         self.counters.guest_bytes += u64::from(made.guest_len);
         self.counters.host_bytes += code.len() as u64;
@@ -517,8 +534,10 @@ impl Core {
             (*context).gs_base = state.segment(SegmentName::Gs).base;
             (*context).fpu_blocked = blocked;
             (*context).target = code as u64;
+            let started = self.options.count.then(Instant::now);
             let enter: extern "sysv64" fn(*mut Context) -> u64 = std::mem::transmute(self.runtime.enter);
             let number = enter(context);
+            self.counters.running += started.map_or(Duration::ZERO, |at| at.elapsed());
             self.take_back(slow);
             Exit::from_number(number)
         }

@@ -65,7 +65,18 @@ fn translation_text(stats: &TranslationStats) -> String {
     if let (Some(run), Some(share)) = (stats.blocks_run, stats.chained_share()) {
         let _ = write!(text, ", {run} executed, {:.2} % chained", share * 100.0);
     }
+    if let Some(tests) = stats.tlb_tests {
+        let _ = write!(text, ", tlb_test {tests}");
+    }
     let _ = write!(text, ", tlb_refill {}", stats.tlb_refills);
+    if let (Some(running), Some(translating)) = (stats.running, stats.translating) {
+        let _ = write!(
+            text,
+            "; {:.3} s in translated code, {:.3} s translating",
+            running.as_secs_f64(),
+            translating.as_secs_f64()
+        );
+    }
     for (why, count) in &stats.exits {
         let _ = write!(text, ", {why} {count}");
     }

@@ -85,11 +85,20 @@ impl Body<'_> {
     /// Tests that `size` bytes at the linear address R10 are plain RAM that may
     /// be accessed so; they are then at `[R10 + R11]`. RCX is used; flags stay.
     pub(super) fn check(&mut self, write: bool, size: usize) {
+        self.check_at(None, write, size);
+    }
+
+    /// The same for an address that may be known already.
+    fn check_at(&mut self, known: Option<u64>, write: bool, size: usize) {
+        self.count_test();
         let array = self.mode.array();
         let miss = self.emitter.runtime.miss(array, write);
         let asm = self.asm();
         let start = asm.len();
-        asm.pext(R11, R10, field(offset!(index_mask)));
+        match known {
+            Some(lin) => asm.constant_of_7(R11, interpret::tlb::index(lin) as i32),
+            None => asm.pext(R11, R10, field(offset!(index_mask))),
+        }
         asm.load(RCX, indexed(Some(RSP), R11, 3, tags(array, write)));
         asm.lea(true, RCX, indexed(Some(RCX), R10, 0, size as i32 - 1).with_disp8());
         asm.pext(RCX, RCX, field(offset!(page_mask)));
@@ -100,10 +109,33 @@ impl Body<'_> {
 }
 
 impl Body<'_> {
+    /// The linear address of a memory operand, if it is the same whenever the
+    /// block runs.
+    fn known_address(&self, instruction: &Instruction) -> Option<u64> {
+        let plain = !matches!(operand_segment(instruction), SegmentName::Fs | SegmentName::Gs);
+        match (instruction.memory_base(), instruction.memory_index()) {
+            (Register::RIP, _) if !self.mode.position_independent() => {
+                Some(self.page.wrapping_add(instruction.memory_displacement64()))
+            }
+            (Register::None, Register::None) if plain => Some(instruction.memory_displacement64()),
+            _ => None,
+        }
+    }
+
+    fn count_test(&mut self) {
+        if self.emitter.style.counts {
+            let asm = self.asm();
+            asm.load(RCX, field(offset!(tests)));
+            asm.lea(true, RCX, at(RCX, 1));
+            asm.store(field(offset!(tests)), RCX);
+        }
+    }
+
     /// The same for a window of `size` bytes; the branch that is given back is
     /// taken if it cannot be opened.
     pub(super) fn check_window(&mut self, write: bool, size: usize) -> Hole {
         let array = self.mode.array();
+        self.count_test();
         let miss = self.emitter.runtime.window(array, write);
         let asm = self.asm();
         asm.pext(R11, R10, field(offset!(index_mask)));
@@ -127,7 +159,7 @@ impl Body<'_> {
             return Some(Reached { base, index, disp });
         }
         self.linear(instruction)?;
-        self.check(write, instruction.memory_size().size());
+        self.check_at(self.known_address(instruction), write, instruction.memory_size().size());
         Some(Reached { base: R10, index: R11, disp: 0 })
     }
 }

@@ -1,7 +1,7 @@
 //! Windows: several accesses of a block near one register share one test.
 //!
 //! Programs access the stack and the fields of a structure by small constant
-//! distances from a register. Where a block does so more than once, the whole
+//! distances from a register, or from the sum of two. Where a block does so more than once, the whole
 //! range is tested before the first access, as one access would be; the
 //! distance from linear to host addresses is kept for the others. A range that
 //! is not in one page ready for all of its accesses is no fault: the block is
@@ -13,7 +13,7 @@ use x86::SegmentName;
 
 use super::Body;
 use super::memory::address_bytes;
-use crate::asm::{Mem, R10, R11, Reg, at, field};
+use crate::asm::{Mem, R10, R11, Reg, at, field, indexed};
 use crate::mode::Mode;
 use crate::registers::{GUEST_RSP, Place, number_of, place_of};
 
@@ -25,16 +25,24 @@ const MAX_WINDOWS: usize = 10;
 /// signal frames use.
 const FIRST_SLOT: i32 = -32;
 
-/// Accesses near one register.
+/// What accesses are near to: a register, or the sum of one and a scaled other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Anchor {
+    base: u8,
+    /// A register, and the binary logarithm of its scale.
+    index: Option<(u8, u8)>,
+}
+
+/// Accesses near one anchor.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Window {
-    base: u8,
-    version: u32,
+    anchor: Anchor,
+    version: (u32, u32),
     /// The instruction that opens it.
     first: usize,
-    /// The register's distance there from where its version began.
+    /// The anchor's distance there from where its version began.
     at_first: i64,
-    /// The range, counted from where the register's version began.
+    /// The range, counted from where the anchor's version began.
     low: i64,
     high: i64,
     write: bool,
@@ -57,10 +65,10 @@ pub(super) struct Plan {
     through: Vec<[Option<u8>; 2]>,
 }
 
-/// One access, relative to a register.
+/// One access.
 struct Near {
     part: Part,
-    base: u8,
+    anchor: Anchor,
     disp: i64,
     size: i64,
     write: bool,
@@ -71,6 +79,21 @@ struct Near {
 struct Known {
     version: u32,
     distance: i64,
+}
+
+impl Known {
+    /// What is known of an anchor: versions of both registers, and how far it
+    /// has been moved.
+    fn of(anchor: Anchor, known: &[Self; 16]) -> ((u32, u32), i64) {
+        let base = known[usize::from(anchor.base)];
+        match anchor.index {
+            None => ((base.version, 0), base.distance),
+            Some((index, scale)) => {
+                let index = known[usize::from(index)];
+                ((base.version, index.version), base.distance + (index.distance << scale))
+            }
+        }
+    }
 }
 
 impl Plan {
@@ -87,7 +110,7 @@ impl Plan {
             for near in
                 accesses(instruction, mode, used.op_access(0), used.op_access(1)).into_iter().flatten()
             {
-                plan.add(number, &near, known[usize::from(near.base)]);
+                plan.add(number, &near, Known::of(near.anchor, &known));
             }
             let moved = moved_by_constant(instruction, mode);
             for register in used.used_registers() {
@@ -108,11 +131,11 @@ impl Plan {
         plan
     }
 
-    fn add(&mut self, number: usize, near: &Near, known: Known) {
-        let (low, high) = (known.distance + near.disp, known.distance + near.disp + near.size);
+    fn add(&mut self, number: usize, near: &Near, (version, distance): ((u32, u32), i64)) {
+        let (low, high) = (distance + near.disp, distance + near.disp + near.size);
         let fits = |window: &Window| {
-            window.base == near.base
-                && window.version == known.version
+            window.anchor == near.anchor
+                && window.version == version
                 && high.max(window.high) - low.min(window.low) <= MAX_SPAN
         };
         let index = self.windows.iter().position(fits).unwrap_or(self.windows.len());
@@ -120,9 +143,17 @@ impl Plan {
             if index > usize::from(u8::MAX) {
                 return;
             }
-            let (base, version, at_first) = (near.base, known.version, known.distance);
-            let (write, accesses) = (false, 0);
-            self.windows.push(Window { base, version, first: number, at_first, low, high, write, accesses });
+            let (anchor, at_first, write, accesses) = (near.anchor, distance, false, 0);
+            self.windows.push(Window {
+                anchor,
+                version,
+                first: number,
+                at_first,
+                low,
+                high,
+                write,
+                accesses,
+            });
         }
         let window = &mut self.windows[index];
         window.low = window.low.min(low);
@@ -165,9 +196,9 @@ fn accesses(instruction: &Instruction, mode: Mode, first: OpAccess, second: OpAc
 fn operand(instruction: &Instruction, mode: Mode, first: OpAccess, second: OpAccess) -> Option<Near> {
     let op = (0..instruction.op_count().min(2)).find(|&op| instruction.op_kind(op) == OpKind::Memory)?;
     let access = if op == 0 { first } else { second };
-    let base = instruction.memory_base();
+    let (base, index) = (instruction.memory_base(), instruction.memory_index());
     let plain = base.is_gpr()
-        && instruction.memory_index() == Register::None
+        && (index == Register::None || index.is_gpr() && mode.long())
         && address_bytes(instruction) == Some(mode.word())
         && !matches!(operand_segment(instruction), SegmentName::Fs | SegmentName::Gs | SegmentName::Cs)
         && !matches!(access, OpAccess::None | OpAccess::NoMemAccess)
@@ -176,9 +207,11 @@ fn operand(instruction: &Instruction, mode: Mode, first: OpAccess, second: OpAcc
     let disp = if mode.long() { disp as i64 } else { i64::from(disp as i32) };
     let size = instruction.memory_size().size() as i64;
     let write = !matches!(access, OpAccess::Read | OpAccess::CondRead);
-    (plain && (1..=64).contains(&size) && disp.abs() < 1 << 30).then_some(Near {
+    let index = (index != Register::None)
+        .then(|| (number_of(index), instruction.memory_index_scale().trailing_zeros() as u8));
+    (plain && (1..=64).contains(&size) && disp.abs() < 1 << 30).then(|| Near {
         part: Part::Operand,
-        base: number_of(base),
+        anchor: Anchor { base: number_of(base), index },
         disp,
         size,
         write,
@@ -196,7 +229,8 @@ fn stack(instruction: &Instruction, mode: Mode) -> Option<Near> {
     };
     let near =
         instruction.mnemonic() == M::Leave || instruction.stack_pointer_increment().abs() >= slot as i32;
-    near.then_some(Near { part: Part::Stack, base, disp, size: slot, write })
+    let anchor = Anchor { base, index: None };
+    near.then_some(Near { part: Part::Stack, anchor, disp, size: slot, write })
 }
 
 /// A register that the instruction moves by a constant, and how far.
@@ -255,36 +289,45 @@ impl Body<'_> {
         }
     }
 
-    fn open_window(&mut self, index: usize, window: &Window) {
+    fn open_window(&mut self, number: usize, window: &Window) {
         let from = (window.low - window.at_first) as i32;
-        let base = self.base_register(window.base);
+        let base = self.anchor_register(window.anchor);
         self.asm().lea(true, R10, at(base, from));
         let place = i64::from(self.place);
         let hole = self.check_window(window.write, (window.high - window.low) as usize);
         self.holes.push((hole, place, true));
-        self.asm().store(slot(index), R11);
+        self.asm().store(slot(number), R11);
     }
 
-    /// The host register with a guest register's value: R10 if that is not at
-    /// home in one.
-    fn base_register(&mut self, guest: u8) -> Reg {
+    /// The host register with an anchor's value: R10 if that is not at home in
+    /// one.
+    fn anchor_register(&mut self, anchor: Anchor) -> Reg {
+        let base = self.guest_register(anchor.base, R10);
+        let Some((index, scale)) = anchor.index else { return base };
+        let index = self.guest_register(index, R11);
+        self.asm().lea(true, R10, indexed(Some(base), index, scale, 0));
+        R10
+    }
+
+    /// The host register with a guest register's value, `scratch` if that is
+    /// not at home in one.
+    fn guest_register(&mut self, guest: u8, scratch: Reg) -> Reg {
         match place_of(guest) {
             Place::Host(host) => host,
             Place::Home(home) => {
-                self.asm().load(R10, home.mem());
-                R10
+                self.asm().load(scratch, home.mem());
+                scratch
             }
         }
     }
 
     /// If this part of the current instruction goes through a window: the
-    /// registers whose sum is, `R11` and another, the host address of the base
-    /// register's value.
+    /// registers, R11 and another, whose sum is the host address of the anchor.
     pub(super) fn through_window(&mut self, part: Part) -> Option<(Reg, Reg)> {
-        let index = self.plan.window(self.number, part)?;
-        let guest = self.plan.windows[index].base;
-        let base = self.base_register(guest);
-        self.asm().load(R11, slot(index));
+        let number = self.plan.window(self.number, part)?;
+        let anchor = self.plan.windows[number].anchor;
+        let base = self.anchor_register(anchor);
+        self.asm().load(R11, slot(number));
         Some((R11, base))
     }
 }
