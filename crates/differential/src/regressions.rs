@@ -462,4 +462,12 @@ pub const REGRESSIONS: &[Row] = &[
         code: "c4e3f930ca806815200020c21800",
         why: "what follows an instruction across pages was looked for in the first page",
     },
+    Row {
+        bits: Bits::B64,
+        seed: 0x13144fa,
+        plain: 6,
+        at: 0x20001000,
+        code: "c4426bf6e46762511dc4da9c94fc2f0000",
+        why: "an access that left its page hit an empty entry of the TLB",
+    },
 ];

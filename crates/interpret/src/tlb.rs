@@ -229,9 +229,10 @@ pub(crate) struct Fill {
     pub(crate) shift: u8,
 }
 
-/// A tag that no address with this index hits.
+/// A tag that no access hits which begins in a page with this index: neither
+/// that page nor the next, where the access may end.
 const fn empty(index: usize) -> u64 {
-    (((index ^ 1) as u64) << 12).wrapping_neg()
+    (((index ^ ENTRIES / 2) as u64) << 12).wrapping_neg()
 }
 
 /// The first-level entry of a linear address.
@@ -642,6 +643,19 @@ mod tests {
         assert!(!tlb.refill(View::User, true, 0x7000));
         assert!(!tlb.refill(View::Supervisor, true, 0xffff_8000_0000_9000));
         assert!(tlb.refill(View::User, false, 0x7000));
+    }
+
+    #[test]
+    fn nothing_hits_an_empty_entry() {
+        let tlb = Tlb::new();
+        for page in 0..ENTRIES as u64 {
+            for size in [1, 8, 64, 512] {
+                let end = (page << 12).wrapping_add(0xfff);
+                // As generated code computes it.
+                let sum = end.wrapping_add(size - 1).wrapping_add(tlb.first[2][0].tags[index(end)]);
+                assert_ne!(sum >> 12, 0, "{page:#x}, {size}");
+            }
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! A vCPU: finding code, running it, and doing what it comes back for.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -58,6 +59,10 @@ struct Core {
     scope: Scope,
     /// How often all blocks were dropped.
     forgotten: u64,
+    /// Where the pages of position-independent code were last mapped.
+    pages: HashMap<u64, u64>,
+    /// The x87's last instruction as the guest knows it.
+    last_fip: u64,
     /// What the context is prepared for.
     prepared: Option<Prepared>,
     /// The interpreter may have changed floating-point registers.
@@ -112,6 +117,8 @@ impl Translated {
             options,
             scope: Scope::default(),
             forgotten: 0,
+            pages: HashMap::new(),
+            last_fip: 0,
             prepared: None,
             fpu_touched: true,
             tsc: false,
@@ -346,6 +353,7 @@ impl Core {
 
     fn forget_all(&mut self, slow: &SlowPath) {
         self.forgotten += 1;
+        self.pages.clear();
         self.prepared = None;
         self.generation = slow.generation();
         self.blocks.clear();
@@ -363,7 +371,9 @@ impl Core {
         lin: LinearAddr,
     ) -> Result<Option<BlockId>, Exception> {
         let Some(fetched) = slow.fetch(lin)? else { return Ok(None) };
-        if !mode.position_independent() {
+        if mode.position_independent() {
+            self.pages.insert(fetched.gpa.0 >> 12, lin.page().0);
+        } else {
             self.scope.note(lin, fetched.global, slow.tlb());
         }
         let gpa = fetched.gpa.0 | lin.page_offset();
@@ -543,6 +553,37 @@ impl Core {
         }
     }
 
+    /// The last instruction of the x87 is the guest's, not the one that was made
+    /// from it (SDM 1 8.1.8). Where its operand was is not known any more.
+    #[inline]
+    fn correct_x87_pointers(&mut self, slow: &mut SlowPath) {
+        let fip = slow.state().fpu.x87.fip;
+        // The same as before: it is the guest's already.
+        if fip == self.last_fip {
+            return;
+        }
+        self.last_fip = fip;
+        let Some(id) = self.blocks.at(fip as usize) else { return };
+        let block = self.blocks.get(id);
+        let place = block.guest_place(fip as usize);
+        let page = if block.key.mode.position_independent() {
+            self.pages.get(&(block.key.gpa >> 12)).copied().unwrap_or(0)
+        } else {
+            block.key.lin & !(PAGE_SIZE - 1)
+        };
+        let mut bytes = [0; MAX_INSN];
+        let at = GuestPhysAddr(block.key.gpa & !(PAGE_SIZE - 1) | u64::from(place));
+        let readable = slow.memory().read(at, &mut bytes).is_ok();
+        let x87 = &mut slow.state_mut().fpu.x87;
+        x87.fip = page.wrapping_add(u64::from(place));
+        x87.fdp = 0;
+        let escape = bytes.iter().position(|byte| (0xd8..=0xdf).contains(byte)).filter(|_| readable);
+        if let Some(&[high, low]) = escape.and_then(|at| bytes.get(at..at + 2)) {
+            x87.fop = u16::from(high & 7) << 8 | u16::from(low);
+        }
+        self.last_fip = x87.fip;
+    }
+
     /// Finds out which parts of the vector registers are in use. A block that
     /// goes on relies on what it has asked for.
     fn look_at_vectors(&mut self, slow: &mut SlowPath) {
@@ -578,6 +619,7 @@ impl Core {
         let system = Rflags::from_bits_retain(system) | Rflags::FIXED;
         state.rflags = merge_flags(system, flags);
         let ac_changed = ac != state.rflags.contains(Rflags::AC);
+        self.correct_x87_pointers(slow);
         if ring == Way::Supervisor as u64 {
             slow.enter_by_syscall();
         } else if ring == Way::User as u64 {
@@ -707,8 +749,9 @@ impl Core {
         let context = self.context.pointer().as_ptr();
         // SAFETY: no generated code runs now.
         let lin = unsafe { (*context).save_r10 };
-        let size = MAX_ACCESS.min(PAGE_SIZE - lin % PAGE_SIZE);
-        match slow.make_ready(mode.view(), write, lin, size) {
+        // How long the access is, is not known here: near the end of a page the
+        // interpreter decides.
+        match slow.make_ready(mode.view(), write, lin, MAX_ACCESS) {
             Ready::Yes => Ok(Next::Resume(at - CHECK_LENGTH)),
             Ready::Once(host) => {
                 // SAFETY: as above.
