@@ -11,6 +11,8 @@ mod tests;
 
 pub use index::*;
 
+use std::ops::RangeInclusive;
+
 use crate::cpuid::{CpuidModel, Feature, Features, Vendor};
 use crate::{CpuState, Cr0, Efer, Exception, SegmentName, is_canonical};
 
@@ -157,6 +159,10 @@ const WRITE_IGNORED: &[u32] = &[
 const AMD_WRITE_IGNORED: &[u32] =
     &[AMD_SYSCFG, AMD_HWCR, AMD_NB_CFG, AMD_PATCH_LOADER, AMD_LS_CFG, AMD_DC_CFG, AMD_BU_CFG2, AMD_DE_CFG];
 
+/// PerfEvtSel0 to 3 and PerfCtr0 to 3, which every processor of AMD's has (APM 2
+/// 13.2.1). Nothing is counted here: they read as zero.
+const AMD_COUNTERS: RangeInclusive<u32> = 0xc001_0000..=0xc001_0007;
+
 /// LFENCE serializes, in AMD's DE_CFG (APM 2 3.2.10).
 const LFENCE_SERIALIZE: u64 = 1 << 1;
 
@@ -192,7 +198,11 @@ pub fn read(state: &CpuState, index: u32, limits: &Limits) -> Option<u64> {
         IA32_TSC_AUX if has(Feature::Rdtscp) => msrs.tsc_aux,
         AMD_DE_CFG if limits.vendor == Vendor::Amd => LFENCE_SERIALIZE,
         _ if READ_ZERO.contains(&index) => 0,
-        _ if limits.vendor == Vendor::Amd && AMD_READ_ZERO.contains(&index) => 0,
+        _ if limits.vendor == Vendor::Amd
+            && (AMD_READ_ZERO.contains(&index) || AMD_COUNTERS.contains(&index)) =>
+        {
+            0
+        }
         _ => return mtrr::read(msrs, index),
     })
 }
@@ -225,7 +235,8 @@ pub fn write(state: &mut CpuState, index: u32, value: u64, limits: &Limits) -> O
         IA32_FMASK => store(&mut msrs.fmask, value & 0xffff_ffff, true),
         IA32_TSC_AUX if has(Feature::Rdtscp) => store(&mut msrs.tsc_aux, value, value >> 32 == 0),
         MSR_MISC_FEATURES_ENABLES => permit(value == 0),
-        _ if WRITE_IGNORED.contains(&index) || amd && AMD_WRITE_IGNORED.contains(&index) => Ok(()),
+        _ if WRITE_IGNORED.contains(&index) => Ok(()),
+        _ if amd && (AMD_WRITE_IGNORED.contains(&index) || AMD_COUNTERS.contains(&index)) => Ok(()),
         _ => {
             if let Some(result) = mtrr::write(msrs, index, value, limits.phys_bits) {
                 return Some(result);

@@ -170,6 +170,10 @@ fn amd_has_its_own_registers() {
     assert_eq!(read(&state, AMD_HWCR, &limits), Some(0));
     assert_eq!(read(&state, AMD_DE_CFG, &limits), Some(2));
     assert_eq!(write(&mut state, AMD_DE_CFG, 2, &limits), OK);
+    for counter in AMD_COUNTERS {
+        assert_eq!(write(&mut state, counter, 0x53_0076, &limits), OK);
+        assert_eq!(read(&state, counter, &limits), Some(0));
+    }
 }
 
 #[test]
