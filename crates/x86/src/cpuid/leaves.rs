@@ -10,7 +10,15 @@ const LIMITED_BASIC: u32 = 3;
 /// Highest leaf of the hypervisor range.
 pub(super) const MAX_HYPERVISOR: u32 = 0x4000_0010;
 /// Highest extended leaf.
-pub(super) const MAX_EXTENDED: u32 = 0x8000_0008;
+const MAX_EXTENDED: u32 = 0x8000_0008;
+/// The same of AMD's processors.
+const MAX_EXTENDED_AMD: u32 = 0x8000_0021;
+/// Leaf 8000_0021 (APM 3 E.4.19): LFENCE serializes always.
+const LFENCE_SERIALIZES: u32 = 1 << 2;
+/// The same leaf: the transient scheduler attacks are none of the guest's
+/// concern, as [`msr::ARCH_CAPABILITIES`] says of others.
+const TSA_SQ_NO: u32 = 1 << 1;
+const TSA_L1_NO: u32 = 1 << 2;
 
 /// EBX, ECX, EDX of leaf 0 for "GenuineIntel".
 pub(super) const INTEL: [u32; 3] = [0x756e_6547, 0x6c65_746e, 0x4965_6e69];
@@ -182,8 +190,8 @@ impl CpuidModel {
             0x8000_0000 => {
                 let [ebx, ecx, edx] = self.identity.vendor;
                 match self.vendor() {
-                    Vendor::Amd => CpuidResult::new(MAX_EXTENDED, ebx, ecx, edx),
-                    _ => CpuidResult::new(MAX_EXTENDED, 0, 0, 0),
+                    Vendor::Amd => CpuidResult::new(self.max_extended(), ebx, ecx, edx),
+                    _ => CpuidResult::new(self.max_extended(), 0, 0, 0),
                 }
             }
             0x8000_0001 => self.extended_features(state),
@@ -200,7 +208,17 @@ impl CpuidModel {
                 };
                 CpuidResult::new(linear << 8 | u32::from(self.phys_bits), 0, cores, 0)
             }
-            _ => self.feature_bits(leaf, 0),
+            MAX_EXTENDED_AMD => CpuidResult::new(LFENCE_SERIALIZES, 0, TSA_SQ_NO | TSA_L1_NO, 0),
+            0x8000_0007 => self.feature_bits(leaf, 0),
+            _ => CpuidResult::default(),
+        }
+    }
+
+    /// The highest extended leaf.
+    pub(super) fn max_extended(&self) -> u32 {
+        match self.vendor() {
+            Vendor::Amd => MAX_EXTENDED_AMD,
+            _ => MAX_EXTENDED,
         }
     }
 

@@ -215,7 +215,7 @@ impl CpuidModel {
         match leaf {
             0..=leaves::MAX_BASIC => self.basic(leaf, subleaf, state),
             0x4000_0000..=leaves::MAX_HYPERVISOR if self.has(Feature::Hypervisor) => self.hypervisor(leaf),
-            0x8000_0000..=leaves::MAX_EXTENDED => self.extended(leaf, state),
+            0x8000_0000.. if leaf <= self.max_extended() => self.extended(leaf, state),
             _ => CpuidResult::default(),
         }
     }
