@@ -3,6 +3,7 @@
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::time::Duration;
 
 use chipset::acpi::{AcpiBlob, PCI_MEMORY};
 use chipset::ioapic::IOAPIC_BASE;
@@ -12,12 +13,13 @@ use chipset::pm::Pm;
 use chipset::{Device, EventSink, Line};
 use engine::{ProcessorLimits, Signal, VcpuSignals};
 use memory::{GuestMemory, RamLayout};
+use paravirt::{Interface, Kvm, KvmConfig};
 use x86::GuestPhysAddr;
 use x86::cpuid::{CpuidConfig, CpuidModel, Feature};
 use x86::paging::DEFAULT_PHYS_BITS;
 
 use crate::clock::VmClock;
-use crate::config::Consoles;
+use crate::config::{Consoles, Paravirt};
 use crate::control::Control;
 use crate::devices::{mount_consoles, mount_legacy, mount_pci, mount_system};
 use crate::firmware::mount_configuration;
@@ -44,7 +46,7 @@ pub(crate) struct Wiring {
 }
 
 impl Wiring {
-    fn new(clock: Arc<VmClock>, cpuid: &CpuidModel, cpus: u32) -> Self {
+    fn new(clock: Arc<VmClock>, cpuid: &CpuidModel, cpus: u32, memory: &GuestMemory) -> Self {
         let timers = Arc::new(Timers::new(Arc::clone(&clock)));
         let local_apics = (0..cpus).map(|id| LocalApicConfig {
             id,
@@ -52,7 +54,7 @@ impl Wiring {
             physical_address_bits: cpuid.phys_bits(),
             tsc_hz: cpuid.tsc_hz(),
         });
-        let interrupts = Arc::new(Interrupts::new(PLATFORM_IO_APIC, local_apics, &clock, &timers));
+        let interrupts = Arc::new(Interrupts::new(PLATFORM_IO_APIC, local_apics, memory, &clock, &timers));
         let signals = interrupts.processors().iter().map(Processor::signals).cloned().collect();
         let control = Arc::new(Control::new(signals));
         let mut wiring =
@@ -109,7 +111,9 @@ pub(crate) struct BoardConfig<'a> {
     pub(crate) consoles: Consoles,
     pub(crate) virtio: Vec<VirtioSlot>,
     pub(crate) memory: GuestMemory,
-    pub(crate) wall_clock: i64,
+    /// The time of day, since 1970, when the machine's time begins.
+    pub(crate) epoch: Duration,
+    pub(crate) paravirt: Paravirt,
     pub(crate) ticks: Arc<dyn TickSource>,
 }
 
@@ -124,6 +128,7 @@ pub(crate) struct Board {
     pub(crate) input: Arc<Input>,
     pub(crate) serial: Arc<Mounted<SerialPort>>,
     pub(crate) power: Arc<Mounted<Pm>>,
+    pub(crate) paravirt: Option<Box<dyn Interface>>,
     pci: Arc<Mounted<PciBus>>,
     mmio: MmioDevices,
     parts: Vec<Arc<dyn Part>>,
@@ -131,11 +136,12 @@ pub(crate) struct Board {
 
 impl Board {
     pub(crate) fn build(config: BoardConfig<'_>) -> Result<Self, MachineError> {
-        let clock = Arc::new(VmClock::new(config.ticks));
-        let cpuid = cpuid_model(clock.hz(), config.cpus, config.processor);
+        let clock = Arc::new(VmClock::new(Arc::clone(&config.ticks)));
+        let paravirt = paravirt(&config, clock.hz());
+        let cpuid = cpuid_model(clock.hz(), config.cpus, config.processor, paravirt.as_deref());
         let input = Arc::new(Input::default());
-        let mut wiring = Wiring::new(clock, &cpuid, config.cpus);
-        mount_legacy(&mut wiring, config.wall_clock, config.ram);
+        let mut wiring = Wiring::new(clock, &cpuid, config.cpus, &config.memory);
+        mount_legacy(&mut wiring, epoch_seconds(config.epoch), config.ram);
         let serial = mount_consoles(&mut wiring, config.consoles, Arc::clone(&input));
         let (bus, mmio) = virtio_slots::place(config.virtio, &config.memory, &wiring.interrupts)?;
         let pci = mount_pci(&mut wiring, bus);
@@ -145,7 +151,21 @@ impl Board {
         }
         let Wiring { ports, interrupts, control, clock, timers, parts } = wiring;
         let cpuid = Arc::new(cpuid);
-        Ok(Self { ports, interrupts, control, clock, timers, cpuid, input, serial, power, pci, mmio, parts })
+        Ok(Self {
+            ports,
+            interrupts,
+            control,
+            clock,
+            timers,
+            cpuid,
+            input,
+            serial,
+            power,
+            paravirt,
+            pci,
+            mmio,
+            parts,
+        })
     }
 
     /// Lets the part with timer `id` do what is due.
@@ -161,6 +181,7 @@ impl Board {
         self.parts.iter().for_each(|part| part.reset());
         self.mmio.reset();
         self.interrupts.reset();
+        self.paravirt.iter().for_each(|interface| interface.reset());
     }
 
     /// Stops what runs on threads of its own.
@@ -207,7 +228,10 @@ impl Board {
 
     /// Lets time pass.
     pub(crate) fn start(&self) {
-        self.clock.run();
+        if self.clock.run() {
+            let now = self.clock.moment();
+            self.paravirt.iter().for_each(|interface| interface.resumed(now));
+        }
         self.timers.start();
     }
 
@@ -223,11 +247,32 @@ fn is_bus(at: GuestPhysAddr) -> bool {
     (u64::from(PCI_MEMORY)..IOAPIC_BASE).contains(&at.0)
 }
 
-fn cpuid_model(tsc_hz: u64, cpus: u32, limits: ProcessorLimits) -> CpuidModel {
+fn paravirt(config: &BoardConfig<'_>, tsc_hz: u64) -> Option<Box<dyn Interface>> {
+    let memory = config.memory.clone();
+    match config.paravirt {
+        Paravirt::None => None,
+        Paravirt::Kvm => {
+            Some(Box::new(Kvm::new(memory, KvmConfig { tsc_hz, vcpus: config.cpus, epoch: config.epoch })))
+        }
+    }
+}
+
+fn epoch_seconds(epoch: Duration) -> i64 {
+    i64::try_from(epoch.as_secs()).unwrap_or(i64::MAX)
+}
+
+fn cpuid_model(
+    tsc_hz: u64,
+    cpus: u32,
+    limits: ProcessorLimits,
+    paravirt: Option<&dyn Interface>,
+) -> CpuidModel {
     let without: Vec<Feature> = limits.without.iter().collect();
+    let interface = paravirt.map(Interface::cpuid).unwrap_or_default();
     CpuidModel::new(CpuidConfig {
         phys_bits: limits.phys_bits.min(DEFAULT_PHYS_BITS),
         disable: &without,
+        interface: &interface,
         vcpu_count: cpus,
         apic_crystal_hz: LAPIC_TIMER_HZ,
         ..CpuidConfig::new(&HostProcessor, tsc_hz)

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use chipset::{NANOS_PER_SEC, VmTime};
+use paravirt::Moment;
 
 /// A counter of the host that never stops and never runs backwards.
 pub trait TickSource: Send + Sync {
@@ -61,17 +62,28 @@ impl VmClock {
 
     /// Virtual time.
     pub(crate) fn now(&self) -> VmTime {
-        let nanos = u128::from(self.ticks()) * u128::from(NANOS_PER_SEC) / u128::from(self.hz);
-        VmTime::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+        VmTime::from_nanos(self.nanos(self.ticks()))
     }
 
-    /// Lets time pass.
-    pub(crate) fn run(&self) {
+    /// Counter and virtual time of one moment.
+    pub(crate) fn moment(&self) -> Moment {
+        let ticks = self.ticks();
+        Moment { ticks, nanos: self.nanos(ticks) }
+    }
+
+    fn nanos(&self, ticks: u64) -> u64 {
+        let nanos = u128::from(ticks) * u128::from(NANOS_PER_SEC) / u128::from(self.hz);
+        u64::try_from(nanos).unwrap_or(u64::MAX)
+    }
+
+    /// Lets time pass; false if it did already.
+    pub(crate) fn run(&self) -> bool {
         let frozen = self.frozen_at.load(Ordering::Acquire);
         if frozen != RUNNING {
             self.base.store(self.source.ticks().wrapping_sub(frozen), Ordering::Relaxed);
             self.frozen_at.store(RUNNING, Ordering::Release);
         }
+        frozen != RUNNING
     }
 
     /// Stops time.

@@ -60,6 +60,16 @@ pub enum OnReset {
     Exit,
 }
 
+/// Which hypervisor's interface a guest finds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Paravirt {
+    /// None; CPUID says that there is a hypervisor, and who.
+    None,
+    /// KVM's.
+    #[default]
+    Kvm,
+}
+
 /// Where the bytes go that a guest prints. They are handed over on the vCPU's
 /// thread.
 pub struct Consoles {
@@ -100,8 +110,10 @@ pub struct MachineConfig<'a> {
     pub virtio: Vec<VirtioSlot>,
     /// Who wants to see what the engine does.
     pub trace: Option<Arc<dyn TraceSink>>,
-    /// What the real-time clock shows at the start, in seconds since 1970; the
-    /// host's time if it is not given.
+    /// Which hypervisor's interface the guest finds.
+    pub paravirt: Paravirt,
+    /// What the clocks of the guest show at the start, in seconds since 1970;
+    /// the host's time if it is not given.
     pub wall_clock: Option<i64>,
     /// The counter that drives the machine's time; the host's best one if it
     /// is not given.
@@ -121,6 +133,7 @@ impl<'a> MachineConfig<'a> {
             consoles: Consoles::default(),
             virtio: Vec::new(),
             trace: None,
+            paravirt: Paravirt::default(),
             wall_clock: None,
             ticks: None,
         }

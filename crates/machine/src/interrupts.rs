@@ -13,6 +13,7 @@ use chipset::pci::MsiMessage;
 use chipset::pic::Pic;
 use chipset::{Device, Line, LineTarget, VmTime};
 use engine::MsrFault;
+use memory::GuestMemory;
 use x86::{GuestPhysAddr, PAGE_SIZE, Vector};
 
 use crate::clock::VmClock;
@@ -44,10 +45,12 @@ impl Interrupts {
     pub(crate) fn new(
         io_apic_id: u8,
         local_apics: impl Iterator<Item = LocalApicConfig>,
+        memory: &GuestMemory,
         clock: &Arc<VmClock>,
         timers: &Arc<Timers>,
     ) -> Self {
-        let processor = |config| Processor::new(config, Arc::clone(clock), Arc::clone(timers));
+        let processor =
+            |config| Processor::new(config, memory.clone(), Arc::clone(clock), Arc::clone(timers));
         Self {
             pics: Mutex::new(Pics { pair: Pic::new(), intr: false }),
             io_apic: Mutex::new(IoApic::new(io_apic_id)),
@@ -109,7 +112,7 @@ impl Interrupts {
     }
 
     /// Delivers a message to the processors that it names.
-    fn send(&self, message: &ApicMessage) {
+    pub(crate) fn send(&self, message: &ApicMessage) {
         self.route(message, |_, processor| processor.matches(message));
     }
 
@@ -145,7 +148,7 @@ impl Interrupts {
     /// The interrupt-acknowledge cycle: the local APIC first, then the 8259As.
     pub(crate) fn acknowledge(&self, vcpu: u32) -> Option<Vector> {
         let processor = self.processor(vcpu)?;
-        if let Some(vector) = processor.apic(|apic, _| apic.acknowledge()) {
+        if let Some(vector) = processor.own_apic(|apic, _| apic.acknowledge()) {
             return Some(Vector(vector));
         }
         if !processor.take_extint() {
@@ -169,7 +172,7 @@ impl Interrupts {
             return self.io_apic(|io_apic| io_apic.mmio_write(offset, data));
         }
         let Some(processor) = self.processor(vcpu) else { return };
-        let work = processor.apic(|apic, now| {
+        let work = processor.own_apic(|apic, now| {
             if apic.base() == Some(at.page().0) { apic.mmio_write(now, at.page_offset(), data) } else { None }
         });
         self.perform(vcpu, work);
@@ -178,13 +181,13 @@ impl Interrupts {
     /// RDMSR of a local APIC's MSR.
     pub(crate) fn msr_read(&self, vcpu: u32, index: u32) -> Option<Result<u64, MsrFault>> {
         let processor = self.processor(vcpu).filter(|_| lapic::owns_msr(index))?;
-        Some(processor.apic(|apic, now| apic.msr_read(now, index)).map_err(|_| MsrFault))
+        Some(processor.own_apic(|apic, now| apic.msr_read(now, index)).map_err(|_| MsrFault))
     }
 
     /// WRMSR to a local APIC's MSR.
     pub(crate) fn msr_write(&self, vcpu: u32, index: u32, value: u64) -> Option<Result<(), MsrFault>> {
         let processor = self.processor(vcpu).filter(|_| lapic::owns_msr(index))?;
-        let outcome = processor.apic(|apic, now| apic.msr_write(now, index, value));
+        let outcome = processor.own_apic(|apic, now| apic.msr_write(now, index, value));
         Some(outcome.map(|work| self.perform(vcpu, work)).map_err(|_| MsrFault))
     }
 

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 use std::thread;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use engine::{Engine, Platform, Signal, Stop, Vcpu, VcpuConfig, VcpuStats};
+use engine::{Engine, Platform, ProcessorLimits, Signal, Stop, Vcpu, VcpuConfig, VcpuStats};
 use memory::GuestMemory;
 use x86::CpuState;
 
 use crate::board::{Board, BoardConfig};
-use crate::config::{MachineConfig, OnReset};
+use crate::config::{MachineConfig, OnReset, Paravirt};
 use crate::control::Request;
 use crate::load::{Loader, guest_memory};
 use crate::{MachineError, MachineHandle, host, virtio_slots};
@@ -71,7 +71,8 @@ impl Machine {
             consoles: config.consoles,
             virtio: config.virtio,
             memory: memory.clone(),
-            wall_clock: config.wall_clock.unwrap_or_else(host_time),
+            epoch: config.wall_clock.map_or_else(host_time, seconds),
+            paravirt: offered(config.paravirt, &processor),
             ticks: config.ticks.unwrap_or_else(|| host::ticks(processor.host_tsc)),
         })?);
         let vcpu = config.engine.create_vcpu(VcpuConfig {
@@ -193,12 +194,22 @@ impl Drop for EndOfRun<'_> {
     }
 }
 
+/// Where hardware runs the guest, the hardware's hypervisor answers in place of
+/// the machine, and its clock does not stand while the machine does.
+fn offered(asked: Paravirt, processor: &ProcessorLimits) -> Paravirt {
+    if processor.host_tsc { Paravirt::None } else { asked }
+}
+
 fn require_processors(asked: u32, engine: &dyn Engine) -> Result<(), MachineError> {
     let most = engine.capabilities().max_vcpus.min(MAX_CPUS);
     if (1..=most).contains(&asked) { Ok(()) } else { Err(MachineError::Processors { asked, most }) }
 }
 
-fn host_time() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+fn host_time() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+/// Times before 1970 count as that.
+fn seconds(since: i64) -> Duration {
+    Duration::from_secs(u64::try_from(since).unwrap_or(0))
 }

@@ -1,6 +1,9 @@
 //! The board as the engines see it.
 
+use std::thread;
+
 use engine::{Hypercall, MsrFault, Platform};
+use paravirt::Work;
 use x86::{GuestPhysAddr, Vector};
 
 use crate::board::Board;
@@ -9,6 +12,20 @@ use crate::processor::Processor;
 impl Board {
     fn processor(&self, vcpu: u32) -> Option<&Processor> {
         self.interrupts.processor(vcpu)
+    }
+
+    /// Does what a paravirtual interface asked for.
+    fn perform(&self, vcpu: u32, work: Option<Work>) {
+        match work {
+            None => {}
+            Some(Work::SetEoiFlag(at)) => {
+                if let Some(processor) = self.processor(vcpu) {
+                    processor.set_eoi_flag(at);
+                }
+            }
+            Some(Work::Send(messages)) => messages.iter().for_each(|message| self.interrupts.send(message)),
+            Some(Work::Yield) => thread::yield_now(),
+        }
     }
 }
 
@@ -43,16 +60,21 @@ impl Platform for Board {
 
     fn set_task_priority(&self, vcpu: u32, priority: u8) {
         if let Some(processor) = self.processor(vcpu) {
-            processor.apic(|apic, _| apic.set_cr8(priority.into()));
+            processor.own_apic(|apic, _| apic.set_cr8(priority.into()));
         }
     }
 
     fn msr_read(&self, vcpu: u32, index: u32) -> Option<Result<u64, MsrFault>> {
-        self.interrupts.msr_read(vcpu, index)
+        let interface = || self.paravirt.as_ref()?.msr_read(vcpu, index);
+        self.interrupts.msr_read(vcpu, index).or_else(interface)
     }
 
     fn msr_write(&self, vcpu: u32, index: u32, value: u64) -> Option<Result<(), MsrFault>> {
-        self.interrupts.msr_write(vcpu, index, value)
+        if let Some(result) = self.interrupts.msr_write(vcpu, index, value) {
+            return Some(result);
+        }
+        let result = self.paravirt.as_ref()?.msr_write(vcpu, index, value, self.clock.moment())?;
+        Some(result.map(|work| self.perform(vcpu, work)))
     }
 
     fn tsc(&self) -> u64 {
@@ -67,10 +89,16 @@ impl Platform for Board {
         if let Some(processor) = self.processor(vcpu) {
             processor.apic(|apic, now| apic.set_tsc_offset(now, adjust));
         }
+        if let Some(interface) = &self.paravirt {
+            interface.tsc_adjusted(vcpu, adjust, self.clock.moment());
+        }
     }
 
-    fn hypercall(&self, _vcpu: u32, _call: &mut Hypercall) -> bool {
-        false
+    fn hypercall(&self, vcpu: u32, call: &mut Hypercall) -> bool {
+        let Some(interface) = &self.paravirt else { return false };
+        let work = interface.hypercall(vcpu, call);
+        self.perform(vcpu, work);
+        true
     }
 
     fn halt(&self, vcpu: u32) {

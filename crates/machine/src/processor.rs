@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex};
 use chipset::VmTime;
 use chipset::lapic::{ApicMessage, CpuSignal, LocalApic, LocalApicConfig};
 use engine::{Signal, VcpuSignals};
+use memory::GuestMemory;
+use paravirt::EoiFlag;
 use x86::GuestPhysAddr;
 
 use crate::clock::VmClock;
@@ -18,6 +20,8 @@ struct Local {
     intr: bool,
     /// A message with delivery mode ExtINT has come.
     extint: bool,
+    /// How the guest may end interrupts without a trap.
+    eoi: EoiFlag,
     last: VmTime,
     armed: Option<VmTime>,
 }
@@ -26,6 +30,20 @@ impl Local {
     /// Whether the vector of the next interrupt comes from the 8259As.
     fn wants_intr(&self) -> bool {
         self.extint || self.intr && self.apic.accepts_extint()
+    }
+
+    /// Whether the engine is to ask for an interrupt. While the guest may end
+    /// the one in service on its own, only its thread finds out.
+    fn wants_attention(&self) -> bool {
+        let unsure = self.eoi.is_lent() && self.apic.has_requests();
+        self.apic.pending().is_some() || self.wants_intr() || unsure
+    }
+
+    /// Learns whether the guest has ended the interrupt in service.
+    fn take_eoi_back(&mut self) {
+        if self.eoi.take_back() {
+            self.apic.end_silently();
+        }
     }
 }
 
@@ -39,9 +57,14 @@ pub(crate) struct Processor {
 }
 
 impl Processor {
-    pub(crate) fn new(config: LocalApicConfig, clock: Arc<VmClock>, timers: Arc<Timers>) -> Self {
-        let apic = LocalApic::new(config);
-        let local = Local { apic, intr: false, extint: false, last: VmTime::ZERO, armed: None };
+    pub(crate) fn new(
+        config: LocalApicConfig,
+        memory: GuestMemory,
+        clock: Arc<VmClock>,
+        timers: Arc<Timers>,
+    ) -> Self {
+        let (apic, eoi) = (LocalApic::new(config), EoiFlag::new(memory));
+        let local = Local { apic, intr: false, extint: false, eoi, last: VmTime::ZERO, armed: None };
         let timer = timers.register();
         Self { local: Mutex::new(local), signals: Arc::default(), clock, timers, timer }
     }
@@ -70,9 +93,31 @@ impl Processor {
         self.local(|local, now| f(&mut local.apic, now))
     }
 
+    /// The same on the processor's own thread: what the guest has done without
+    /// a trap is seen before, and allowed again afterwards.
+    pub(crate) fn own_apic<R>(&self, f: impl FnOnce(&mut LocalApic, VmTime) -> R) -> R {
+        self.local(|local, now| {
+            local.take_eoi_back();
+            let result = f(&mut local.apic, now);
+            if local.apic.can_end_silently() {
+                local.eoi.lend();
+            }
+            result
+        })
+    }
+
+    /// Moves the flag by which the guest ends interrupts, on the processor's
+    /// own thread.
+    pub(crate) fn set_eoi_flag(&self, at: Option<GuestPhysAddr>) {
+        self.local(|local, _| {
+            local.take_eoi_back();
+            local.eoi.set(at);
+        });
+    }
+
     /// Brings the interrupt level and the deadline to where they must be.
     fn settle(&self, local: &mut Local) {
-        let wanted = local.apic.pending().is_some() || local.wants_intr();
+        let wanted = local.wants_attention();
         if wanted != self.signals.is_pending(Signal::Interrupt) {
             if wanted {
                 self.signals.raise(Signal::Interrupt);
@@ -116,6 +161,7 @@ impl Processor {
             CpuSignal::Nmi => self.signals.raise(Signal::Nmi),
             CpuSignal::Init => {
                 local.apic.init_reset();
+                local.eoi.set(None);
                 local.extint = false;
                 self.signals.raise(Signal::Init);
             }
@@ -146,7 +192,7 @@ impl Processor {
 
     /// Reads from the APIC's page; false if `at` lies elsewhere.
     pub(crate) fn mmio_read(&self, at: GuestPhysAddr, data: &mut [u8]) -> bool {
-        self.apic(|apic, now| {
+        self.own_apic(|apic, now| {
             let hit = apic.base() == Some(at.page().0);
             if hit {
                 apic.mmio_read(now, at.page_offset(), data);
@@ -168,6 +214,7 @@ impl Processor {
     pub(crate) fn reset(&self) {
         self.local(|local, now| {
             local.apic.reset();
+            local.eoi.set(None);
             local.apic.set_tsc_offset(now, 0);
             (local.intr, local.extint) = (false, false);
         });

@@ -100,6 +100,7 @@ pub fn launch(guest: Guest, execution: &ExecutionArgs, devices: Devices) -> Resu
         memory: execution.memory,
         console: execution.console.clone(),
         timeout: execution.timeout.map(Seconds::duration),
+        paravirt: execution.paravirt.into(),
         on_reset: execution.on_reset,
         stats: execution.stats,
         trace: execution.trace.unwrap_or_default(),

@@ -324,6 +324,28 @@ impl LocalApic {
         (!self.svr().suppress_eoi_broadcast()).then_some(vector)
     }
 
+    /// Whether any vector waits to be taken.
+    pub fn has_requests(&self) -> bool {
+        self.state.irr.highest().is_some()
+    }
+
+    /// Whether the end of the interrupt in service would have no effect but
+    /// its own: nothing waits for it, neither here nor at an I/O APIC.
+    pub fn can_end_silently(&self) -> bool {
+        let edge = |vector| !self.state.tmr.contains(vector);
+        self.mode() != ApicMode::Disabled
+            && !self.has_requests()
+            && self.state.isr.highest().is_some_and(edge)
+    }
+
+    /// Ends the interrupt in service, which was found to be one that
+    /// [`LocalApic::can_end_silently`].
+    pub fn end_silently(&mut self) {
+        if let Some(vector) = self.state.isr.highest() {
+            self.state.isr.remove(vector);
+        }
+    }
+
     fn timer_mode(&self) -> TimerMode {
         TimerMode::from_bits(self.lvt(LvtEntry::Timer).timer_mode())
     }

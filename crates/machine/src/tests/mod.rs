@@ -2,6 +2,7 @@
 //! engine, and the life with an engine that plays a script.
 
 mod life;
+mod paravirtual;
 mod script;
 mod wiring;
 
@@ -14,7 +15,7 @@ use memory::{GuestMemory, RamLayout};
 use x86::GuestPhysAddr;
 
 use crate::board::{Board, BoardConfig};
-use crate::config::Consoles;
+use crate::config::{Consoles, Paravirt};
 use crate::testing::FakeTicks;
 
 const MIB: u64 = 1 << 20;
@@ -26,6 +27,7 @@ const IOAPIC: u64 = 0xfec0_0000;
 /// nanosecond.
 struct Bench {
     board: Board,
+    memory: GuestMemory,
     ticks: Arc<FakeTicks>,
 }
 
@@ -36,6 +38,7 @@ impl Bench {
 
     fn with(cpus: u32, firmware_tables: Option<&AcpiBlob>) -> Self {
         let ticks = FakeTicks::new(GHZ, 0);
+        let memory = GuestMemory::new(2 * MIB).unwrap();
         let board = Board::build(BoardConfig {
             processor: engine::ProcessorLimits::default(),
             cpus,
@@ -43,13 +46,14 @@ impl Bench {
             firmware_tables,
             consoles: Consoles::default(),
             virtio: Vec::new(),
-            memory: GuestMemory::new(2 * MIB).unwrap(),
-            wall_clock: 0,
+            memory: memory.clone(),
+            epoch: Duration::ZERO,
+            paravirt: Paravirt::Kvm,
             ticks: ticks.clone(),
         })
         .unwrap();
         board.start();
-        Self { board, ticks }
+        Self { board, memory, ticks }
     }
 
     /// Lets time pass in small steps and does what is due.

@@ -28,6 +28,25 @@ pub enum StatsFormat {
     Json,
 }
 
+/// Which hypervisor's interface a guest finds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Paravirt {
+    /// None
+    None,
+    /// KVM's: clock, end of interrupts, hypercalls
+    #[default]
+    Kvm,
+}
+
+impl From<Paravirt> for machine::Paravirt {
+    fn from(choice: Paravirt) -> Self {
+        match choice {
+            Paravirt::None => Self::None,
+            Paravirt::Kvm => Self::Kvm,
+        }
+    }
+}
+
 /// How to execute and watch a guest.
 #[derive(Debug, Clone, Args)]
 pub struct ExecutionArgs {
@@ -46,6 +65,9 @@ pub struct ExecutionArgs {
     /// Stop after this many seconds, with status 124
     #[arg(long, value_name = "SECS")]
     pub timeout: Option<Seconds>,
+    /// Which hypervisor's interface the guest finds
+    #[arg(long, value_enum, value_name = "INTERFACE", default_value = "kvm")]
+    pub paravirt: Paravirt,
     /// What a reset of the guest does
     #[arg(long, value_enum, value_name = "WHAT", default_value = "reboot")]
     pub on_reset: OnReset,

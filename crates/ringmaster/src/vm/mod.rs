@@ -77,6 +77,8 @@ pub struct VmRequest {
     pub console: Console,
     /// How long it may run.
     pub timeout: Option<Duration>,
+    /// Which hypervisor's interface the guest finds.
+    pub paravirt: machine::Paravirt,
     /// What a reset does.
     pub on_reset: OnReset,
     /// Statistics at the end.
@@ -102,6 +104,7 @@ pub fn launch(request: VmRequest) -> Result<ExitStatus, Failure> {
             OnReset::Exit => machine::OnReset::Exit,
         },
         consoles: console::open(&request.console, &ending)?,
+        paravirt: request.paravirt,
         trace: tracing::sink(request.trace),
         ..MachineConfig::new(engine.as_ref(), request.memory.bytes(), boot_source(request.guest))
     };

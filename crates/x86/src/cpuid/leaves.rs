@@ -172,9 +172,13 @@ impl CpuidModel {
         }
     }
 
-    /// The range that is left to hypervisors. The frequencies are where VMware
+    /// The range that is left to hypervisors: an interface's leaves or our own
+    /// signature, and the frequencies. Those are where VMware
     /// put them and others followed.
     pub(super) fn hypervisor(&self, leaf: u32) -> CpuidResult {
+        if let Some((_, result)) = self.interface.iter().find(|(number, _)| *number == leaf) {
+            return *result;
+        }
         let [ebx, ecx, edx] = SIGNATURE;
         match leaf {
             0x4000_0000 => CpuidResult::new(MAX_HYPERVISOR, ebx, ecx, edx),

@@ -55,6 +55,9 @@ pub struct CpuidConfig<'a> {
     /// Whether to say that this is a virtual machine, with the leaves from
     /// 0x4000_0000.
     pub hypervisor: bool,
+    /// Leaves of a hypervisor's interface, the first of them 0x4000_0000 with
+    /// its signature; without any, there is only ours.
+    pub interface: &'a [(u32, CpuidResult)],
     /// Physical-address width.
     pub phys_bits: u8,
     /// Opt-in features to offer.
@@ -73,6 +76,7 @@ impl<'a> CpuidConfig<'a> {
             tsc_hz,
             apic_crystal_hz: 25_000_000,
             hypervisor: true,
+            interface: &[],
             phys_bits: crate::paging::DEFAULT_PHYS_BITS,
             enable: &[],
             disable: &[],
@@ -93,6 +97,8 @@ pub struct CpuidModel {
     /// Denominator and numerator of leaf 0x15.
     tsc_ratio: (u32, u32),
     phys_bits: u8,
+    /// Leaves of a hypervisor's interface.
+    interface: Vec<(u32, CpuidResult)>,
 }
 
 /// What is copied from the host.
@@ -145,6 +151,7 @@ impl CpuidModel {
             apic_crystal_hz: config.apic_crystal_hz,
             tsc_ratio: ratio::tsc_ratio(config.tsc_hz, config.apic_crystal_hz),
             phys_bits,
+            interface: config.interface.to_vec(),
         }
     }
 
