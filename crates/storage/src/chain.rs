@@ -40,15 +40,15 @@ impl Gate {
         f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Notes a file; an error if there are too many or it is there already.
-    fn note(&self, metadata: &fs::Metadata) -> io::Result<()> {
+    /// Notes a file; what is wrong if there are too many or it is there already.
+    fn note(&self, metadata: &fs::Metadata) -> Result<(), &'static str> {
         let identity = (metadata.dev(), metadata.ino());
         self.with(|opened| {
             if opened.files.contains(&identity) {
-                return Err(io::Error::other("it builds upon itself"));
+                return Err("builds upon itself");
             }
             if opened.files.len() >= MAX_FILES {
-                return Err(io::Error::other("it builds upon too many others"));
+                return Err("is one of too many");
             }
             opened.files.push(identity);
             Ok(())
@@ -70,7 +70,8 @@ impl Gate {
             return Err(StorageError::NotADisk { path: path.to_owned() });
         }
         let file = file.map_err(failed)?;
-        self.note(&file.metadata().map_err(failed)?).map_err(failed)?;
+        let chain = |what| StorageError::Chain { path: path.to_owned(), what };
+        self.note(&file.metadata().map_err(failed)?).map_err(chain)?;
         match lock::acquire(&file, writing) {
             Ok(true) => Ok(file),
             Ok(false) => Err(StorageError::InUse { path: path.to_owned(), writing }),

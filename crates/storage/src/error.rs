@@ -60,6 +60,14 @@ pub enum StorageError {
         /// The image.
         path: PathBuf,
     },
+    /// Its backing files lead in a circle, or too far.
+    #[error("the disk {path} cannot be opened as part of this image: it {what}")]
+    Chain {
+        /// The file at which that shows.
+        path: PathBuf,
+        /// What is wrong.
+        what: &'static str,
+    },
     /// A raw disk that is not made of sectors.
     #[error("{path} has {size} bytes, which is no whole number of 512-byte sectors")]
     OddSize {
@@ -81,7 +89,7 @@ pub enum StorageError {
 impl StorageError {
     /// Whether the image is to blame, not the host or the command line.
     pub fn is_invalid_image(&self) -> bool {
-        matches!(self, Self::Invalid { .. } | Self::OddSize { .. })
+        matches!(self, Self::Invalid { .. } | Self::NotADisk { .. } | Self::OddSize { .. } | Self::Chain { .. })
     }
 
     /// Whether the host refused.

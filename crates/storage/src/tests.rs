@@ -156,6 +156,8 @@ fn broken_chains_are_refused_in_one_sentence() {
     for name in ["loop", "a", "orphan", "folder", "device", "0"] {
         let error = Disk::open(&plain(&bench.path(&format!("{name}.qcow2")))).unwrap_err();
         assert!(!error.to_string().is_empty() && !error.to_string().contains('\n'), "{error}");
+        let is_chain = matches!(error, StorageError::Chain { .. });
+        assert_eq!(is_chain, matches!(name, "loop" | "a" | "0"), "{name}: {error}");
     }
     assert!(Disk::open(&plain(&bench.path("60.qcow2"))).is_ok());
 }

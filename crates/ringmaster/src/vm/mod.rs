@@ -112,6 +112,7 @@ pub fn launch(request: VmRequest) -> Result<ExitStatus, Failure> {
     ending.belongs_to(machine.handle());
     let terminal = take_terminal(&request.console, &ports, machine.handle(), &ending)?;
     let outcome = ending.with_timeout(request.timeout, || machine.run());
+    ports.close();
     drop(terminal);
     if let Some(format) = request.stats {
         stats::report(&machine.stats(), machine.entered().map(began::until), format);

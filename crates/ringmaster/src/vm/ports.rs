@@ -30,9 +30,16 @@ pub(super) struct PortEnds {
     sockets: Vec<PathBuf>,
 }
 
+impl PortEnds {
+    /// Nobody reads any more: whoever waits to bring input goes on.
+    pub(super) fn close(&self) {
+        self.inputs.iter().for_each(|input| input.close());
+    }
+}
+
 impl Drop for PortEnds {
     fn drop(&mut self) {
-        self.inputs.iter().for_each(|input| input.close());
+        self.close();
         self.workers.clear();
         for path in &self.sockets {
             let _ = fs::remove_file(path);

@@ -196,7 +196,7 @@ fn devices(drivers: &Drivers) -> Result<(), Failed> {
         mv /share/new/copy /share/moved; rmdir /share/new; ln -s hello /share/link; cat /share/link
         echo text > /share/text; echo more >> /share/text; truncate -s 7 /share/text; umount /share
         echo console-speaks > /dev/hvc0
-        cat /sys/class/virtio-ports/*/name; echo channel-speaks > /dev/vport*p1
+        cat /sys/class/virtio-ports/*/name; echo channel-speaks > /dev/vport0p1
         ls /dev/vsock; sleep 1; grep balloon_inflate /proc/vmstat; echo all-done; sleep 3";
     let options = [
         "--rng",
