@@ -15,7 +15,7 @@ use engine::{ProcessorLimits, Signal, VcpuSignals};
 use memory::{GuestMemory, RamLayout};
 use paravirt::{Interface, Kvm, KvmConfig};
 use x86::GuestPhysAddr;
-use x86::cpuid::{CpuidConfig, CpuidModel, Feature};
+use x86::cpuid::{CpuidConfig, CpuidModel, Feature, Speculation};
 use x86::paging::DEFAULT_PHYS_BITS;
 
 use crate::clock::VmClock;
@@ -114,6 +114,7 @@ pub(crate) struct BoardConfig<'a> {
     /// The time of day, since 1970, when the machine's time begins.
     pub(crate) epoch: Duration,
     pub(crate) paravirt: Paravirt,
+    pub(crate) speculation: Speculation,
     pub(crate) ticks: Arc<dyn TickSource>,
 }
 
@@ -138,7 +139,7 @@ impl Board {
     pub(crate) fn build(config: BoardConfig<'_>) -> Result<Self, MachineError> {
         let clock = Arc::new(VmClock::new(Arc::clone(&config.ticks)));
         let paravirt = paravirt(&config, clock.hz());
-        let cpuid = cpuid_model(clock.hz(), config.cpus, config.processor, paravirt.as_deref());
+        let cpuid = cpuid_model(clock.hz(), &config, paravirt.as_deref());
         let input = Arc::new(Input::default());
         let mut wiring = Wiring::new(clock, &cpuid, config.cpus, &config.memory);
         mount_legacy(&mut wiring, epoch_seconds(config.epoch), config.ram);
@@ -261,19 +262,16 @@ fn epoch_seconds(epoch: Duration) -> i64 {
     i64::try_from(epoch.as_secs()).unwrap_or(i64::MAX)
 }
 
-fn cpuid_model(
-    tsc_hz: u64,
-    cpus: u32,
-    limits: ProcessorLimits,
-    paravirt: Option<&dyn Interface>,
-) -> CpuidModel {
+fn cpuid_model(tsc_hz: u64, config: &BoardConfig<'_>, paravirt: Option<&dyn Interface>) -> CpuidModel {
+    let limits = config.processor;
     let without: Vec<Feature> = limits.without.iter().collect();
     let interface = paravirt.map(Interface::cpuid).unwrap_or_default();
     CpuidModel::new(CpuidConfig {
         phys_bits: limits.phys_bits.min(DEFAULT_PHYS_BITS),
         disable: &without,
         interface: &interface,
-        vcpu_count: cpus,
+        speculation: config.speculation,
+        vcpu_count: config.cpus,
         apic_crystal_hz: LAPIC_TIMER_HZ,
         ..CpuidConfig::new(&HostProcessor, tsc_hz)
     })

@@ -70,6 +70,20 @@ pub enum Paravirt {
     Kvm,
 }
 
+/// What the guest is told of the flaws by which processors leak through
+/// speculation (Meltdown, Spectre and their kin).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mitigations {
+    /// [`Mitigations::Host`] where hardware runs the guest, else
+    /// [`Mitigations::Off`].
+    #[default]
+    Auto,
+    /// The host's flaws, with what works around them.
+    Host,
+    /// That there are none.
+    Off,
+}
+
 /// Where the bytes go that a guest prints. They are handed over on the vCPU's
 /// thread.
 pub struct Consoles {
@@ -112,6 +126,8 @@ pub struct MachineConfig<'a> {
     pub trace: Option<Arc<dyn TraceSink>>,
     /// Which hypervisor's interface the guest finds.
     pub paravirt: Paravirt,
+    /// What the guest is told of flaws of speculation.
+    pub mitigations: Mitigations,
     /// What the clocks of the guest show at the start, in seconds since 1970;
     /// the host's time if it is not given.
     pub wall_clock: Option<i64>,
@@ -134,6 +150,7 @@ impl<'a> MachineConfig<'a> {
             virtio: Vec::new(),
             trace: None,
             paravirt: Paravirt::default(),
+            mitigations: Mitigations::default(),
             wall_clock: None,
             ticks: None,
         }

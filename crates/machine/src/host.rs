@@ -85,6 +85,33 @@ impl TickSource for SystemClock {
     }
 }
 
+/// Where Linux says which flaws of speculation the host has.
+const VULNERABILITIES: &str = "/sys/devices/system/cpu/vulnerabilities";
+/// What it calls them, and the bits of IA32_ARCH_CAPABILITIES that say that
+/// they are absent (SDM 4 table 2-2).
+const ABSENT: [(&str, u64); 9] = [
+    ("meltdown", 1 << 0),
+    ("spec_store_bypass", 1 << 4),
+    ("mds", 1 << 5),
+    ("itlb_multihit", 1 << 6),
+    ("tsx_async_abort", 1 << 8),
+    ("mmio_stale_data", 1 << 13 | 1 << 14 | 1 << 15),
+    ("gather_data_sampling", 1 << 26),
+    ("reg_file_data_sampling", 1 << 27),
+    ("indirect_target_selection", 1 << 62),
+];
+
+/// IA32_ARCH_CAPABILITIES as far as the host's system tells it; the register
+/// itself cannot be read by a program.
+pub(crate) fn arch_capabilities() -> u64 {
+    capabilities(|name| std::fs::read_to_string(format!("{VULNERABILITIES}/{name}")).ok())
+}
+
+fn capabilities(tell: impl Fn(&str) -> Option<String>) -> u64 {
+    let absent = |name: &str| tell(name).is_some_and(|text| text.trim_end() == "Not affected");
+    ABSENT.iter().filter(|(name, _)| absent(name)).fold(0, |bits, (_, bit)| bits | bit)
+}
+
 /// The stated frequency if the clock confirms it, else the measured one.
 fn tsc_hz() -> u64 {
     let measured = measure_tsc();
@@ -160,6 +187,17 @@ mod tests {
         let seconds = (end - start) as f64 / source.hz() as f64;
         let error = (seconds / passed.as_secs_f64() - 1.0).abs();
         assert!(error < 1e-3, "{error}");
+    }
+
+    #[test]
+    fn only_flaws_that_are_known_to_be_absent_are_called_so() {
+        let tell = |name: &str| match name {
+            "meltdown" => Some("Not affected\n".to_owned()),
+            "mds" => Some("Mitigation: Clear CPU buffers\n".to_owned()),
+            _ => None,
+        };
+        assert_eq!(capabilities(tell), 1);
+        assert_eq!(capabilities(|_| None), 0);
     }
 
     #[test]

@@ -45,7 +45,7 @@ mod virtio_slots;
 
 pub use boot::{Module, Protocol};
 pub use clock::TickSource;
-pub use config::{BootSource, Consoles, MachineConfig, OnReset, OwnedModule, Paravirt, no_sink};
+pub use config::{BootSource, Consoles, MachineConfig, Mitigations, OnReset, OwnedModule, Paravirt, no_sink};
 pub use error::MachineError;
 pub use handle::MachineHandle;
 pub use host::{HostProcessor, begin_calibration};

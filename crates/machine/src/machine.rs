@@ -7,9 +7,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use engine::{Engine, Platform, ProcessorLimits, Signal, Stop, Vcpu, VcpuConfig, VcpuStats};
 use memory::GuestMemory;
 use x86::CpuState;
+use x86::cpuid::Speculation;
 
 use crate::board::{Board, BoardConfig};
-use crate::config::{MachineConfig, OnReset, Paravirt};
+use crate::config::{MachineConfig, Mitigations, OnReset, Paravirt};
 use crate::control::Request;
 use crate::load::{Loader, guest_memory};
 use crate::{MachineError, MachineHandle, host, virtio_slots};
@@ -73,6 +74,7 @@ impl Machine {
             memory: memory.clone(),
             epoch: config.wall_clock.map_or_else(host_time, seconds),
             paravirt: offered(config.paravirt, &processor),
+            speculation: speculation(config.mitigations, &processor),
             ticks: config.ticks.unwrap_or_else(|| host::ticks(processor.host_tsc)),
         })?);
         let vcpu = config.engine.create_vcpu(VcpuConfig {
@@ -198,6 +200,16 @@ impl Drop for EndOfRun<'_> {
 /// the machine, and its clock does not stand while the machine does.
 fn offered(asked: Paravirt, processor: &ProcessorLimits) -> Paravirt {
     if processor.host_tsc { Paravirt::None } else { asked }
+}
+
+fn speculation(asked: Mitigations, processor: &ProcessorLimits) -> Speculation {
+    match asked {
+        Mitigations::Off => Speculation::Immune,
+        Mitigations::Auto if !processor.host_tsc => Speculation::Immune,
+        Mitigations::Auto | Mitigations::Host => {
+            Speculation::AsHost { arch_capabilities: host::arch_capabilities() }
+        }
+    }
 }
 
 fn require_processors(asked: u32, engine: &dyn Engine) -> Result<(), MachineError> {

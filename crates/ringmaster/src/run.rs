@@ -101,6 +101,7 @@ pub fn launch(guest: Guest, execution: &ExecutionArgs, devices: Devices) -> Resu
         console: execution.console.clone(),
         timeout: execution.timeout.map(Seconds::duration),
         paravirt: execution.paravirt.into(),
+        mitigations: execution.mitigations.into(),
         on_reset: execution.on_reset,
         stats: execution.stats,
         trace: execution.trace.unwrap_or_default(),

@@ -13,6 +13,7 @@ use chipset::acpi::AcpiBlob;
 use engine::{Platform, Signal};
 use memory::{GuestMemory, RamLayout};
 use x86::GuestPhysAddr;
+use x86::cpuid::Speculation;
 
 use crate::board::{Board, BoardConfig};
 use crate::config::{Consoles, Paravirt};
@@ -49,6 +50,7 @@ impl Bench {
             memory: memory.clone(),
             epoch: Duration::ZERO,
             paravirt: Paravirt::Kvm,
+            speculation: Speculation::Immune,
             ticks: ticks.clone(),
         })
         .unwrap();

@@ -47,6 +47,28 @@ impl From<Paravirt> for machine::Paravirt {
     }
 }
 
+/// What the guest is told of flaws of speculation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Mitigations {
+    /// host under kvm, off under the other engines
+    #[default]
+    Auto,
+    /// The host's flaws, so that it works around them
+    Host,
+    /// That there are none
+    Off,
+}
+
+impl From<Mitigations> for machine::Mitigations {
+    fn from(choice: Mitigations) -> Self {
+        match choice {
+            Mitigations::Auto => Self::Auto,
+            Mitigations::Host => Self::Host,
+            Mitigations::Off => Self::Off,
+        }
+    }
+}
+
 /// How to execute and watch a guest.
 #[derive(Debug, Clone, Args)]
 pub struct ExecutionArgs {
@@ -68,6 +90,9 @@ pub struct ExecutionArgs {
     /// Which hypervisor's interface the guest finds
     #[arg(long, value_enum, value_name = "INTERFACE", default_value = "kvm")]
     pub paravirt: Paravirt,
+    /// Whether the guest works around the host's flaws of speculation
+    #[arg(long, value_enum, value_name = "WHICH", default_value = "auto")]
+    pub mitigations: Mitigations,
     /// What a reset of the guest does
     #[arg(long, value_enum, value_name = "WHAT", default_value = "reboot")]
     pub on_reset: OnReset,

@@ -79,6 +79,8 @@ pub struct VmRequest {
     pub timeout: Option<Duration>,
     /// Which hypervisor's interface the guest finds.
     pub paravirt: machine::Paravirt,
+    /// What the guest is told of flaws of speculation.
+    pub mitigations: machine::Mitigations,
     /// What a reset does.
     pub on_reset: OnReset,
     /// Statistics at the end.
@@ -105,6 +107,7 @@ pub fn launch(request: VmRequest) -> Result<ExitStatus, Failure> {
         },
         consoles: console::open(&request.console, &ending)?,
         paravirt: request.paravirt,
+        mitigations: request.mitigations,
         trace: tracing::sink(request.trace),
         ..MachineConfig::new(engine.as_ref(), request.memory.bytes(), boot_source(request.guest))
     };

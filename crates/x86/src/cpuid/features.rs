@@ -1,7 +1,7 @@
 //! The features that a vCPU can offer, in the manual's order (SDM 2A CPUID,
 //! APM 3 appendix E).
 
-use Policy::{Always, Host, OptIn};
+use Policy::{Always, Host, Immune, Mitigation, OptIn};
 
 use crate::{Cr4, Efer, Xcr0};
 
@@ -24,6 +24,12 @@ pub enum Policy {
     Host,
     /// Only when asked for.
     OptIn,
+    /// Says that a flaw of speculation is absent, or lets a guest ask which
+    /// are: offered to a guest that is told so, else if the host has it.
+    Immune,
+    /// Works around such a flaw: offered if the guest is told of the host's
+    /// flaws, and the host has it.
+    Mitigation,
 }
 
 /// Where a feature is reported, and when.
@@ -160,9 +166,17 @@ features! {
     }
     7 0 Edx {
         Fsrm 4 "fsrm" Always;
-        SpecCtrl 26 "spec_ctrl" Always;
-        Stibp 27 "stibp" Always;
-        ArchCapabilities 29 "arch_capabilities" Always;
+        MdClear 10 "md_clear" Mitigation;
+        SpecCtrl 26 "spec_ctrl" Immune;
+        Stibp 27 "intel_stibp" Immune;
+        L1dFlush 28 "flush_l1d" Mitigation;
+        ArchCapabilities 29 "arch_capabilities" Immune;
+        Ssbd 31 "ssbd" Mitigation;
+    }
+    7 1 Eax {
+        Fzrm 10 "fzrm" Always;
+        Fsrs 11 "fsrs" Always;
+        Fsrc 12 "fsrc" Always;
     }
     0xd 1 Eax {
         Xsaveopt 0 "xsaveopt" Always;
@@ -183,6 +197,24 @@ features! {
     }
     0x8000_0007 0 Edx {
         InvariantTsc 8 "nonstop_tsc" Always;
+    }
+    0x8000_0008 0 Ebx {
+        AmdIbpb 12 "ibpb" Mitigation;
+        AmdIbrs 14 "ibrs" Mitigation;
+        AmdStibp 15 "stibp" Mitigation;
+        AmdSsbd 24 "amd_ssbd" Mitigation;
+        AmdSsbNo 26 "amd_ssb_no" Immune;
+        BtcNo 29 "btc_no" Immune;
+    }
+    0x8000_0021 0 Eax {
+        LfenceSerializing 2 "lfence_rdtsc" Always;
+        NullSelClrBase 6 "null_sel_clr_base" Always;
+        SrsoNo 29 "srso_no" Immune;
+        SrsoUserKernelNo 30 "srso_user_kernel_no" Immune;
+    }
+    0x8000_0021 0 Ecx {
+        TsaSqNo 1 "tsa_sq_no" Immune;
+        TsaL1No 2 "tsa_l1_no" Immune;
     }
 }
 

@@ -9,16 +9,9 @@ pub(super) const MAX_BASIC: u32 = 0x1f;
 const LIMITED_BASIC: u32 = 3;
 /// Highest leaf of the hypervisor range.
 pub(super) const MAX_HYPERVISOR: u32 = 0x4000_0010;
-/// Highest extended leaf.
-const MAX_EXTENDED: u32 = 0x8000_0008;
-/// The same of AMD's processors.
+/// Highest extended leaf of AMD's processors, and of others.
 const MAX_EXTENDED_AMD: u32 = 0x8000_0021;
-/// Leaf 8000_0021 (APM 3 E.4.19): LFENCE serializes always.
-const LFENCE_SERIALIZES: u32 = 1 << 2;
-/// The same leaf: the transient scheduler attacks are none of the guest's
-/// concern, as [`msr::ARCH_CAPABILITIES`] says of others.
-const TSA_SQ_NO: u32 = 1 << 1;
-const TSA_L1_NO: u32 = 1 << 2;
+const MAX_EXTENDED: u32 = 0x8000_0008;
 
 /// EBX, ECX, EDX of leaf 0 for "GenuineIntel".
 pub(super) const INTEL: [u32; 3] = [0x756e_6547, 0x6c65_746e, 0x4965_6e69];
@@ -31,6 +24,8 @@ pub(super) const HYGON: [u32; 3] = [0x6f67_7948, 0x656e_6975, 0x6e65_476e];
 const SIGNATURE: [u32; 3] =
     [u32::from_le_bytes(*b"Ring"), u32::from_le_bytes(*b"mast"), u32::from_le_bytes(*b"erVM")];
 
+/// Highest subleaf of leaf 7.
+const MAX_STRUCTURED: u32 = 1;
 const OSXSAVE: u32 = 1 << 27;
 const OSPKE: u32 = 1 << 4;
 const HTT: u32 = 1 << 28;
@@ -112,6 +107,7 @@ impl CpuidModel {
 
     fn structured(&self, state: &CpuState) -> CpuidResult {
         let mut result = self.feature_bits(7, 0);
+        result.eax = MAX_STRUCTURED;
         if self.has(Feature::Pku) && state.cr4.contains(Cr4::PKE) {
             result.ecx |= OSPKE;
         }
@@ -210,11 +206,10 @@ impl CpuidModel {
                     Vendor::Amd => id_width(self.vcpu_count) << 12 | (self.vcpu_count - 1) & 0xff,
                     _ => 0,
                 };
-                CpuidResult::new(linear << 8 | u32::from(self.phys_bits), 0, cores, 0)
+                let ebx = self.features.bits(leaf, 0, CpuidRegister::Ebx);
+                CpuidResult::new(linear << 8 | u32::from(self.phys_bits), ebx, cores, 0)
             }
-            MAX_EXTENDED_AMD => CpuidResult::new(LFENCE_SERIALIZES, 0, TSA_SQ_NO | TSA_L1_NO, 0),
-            0x8000_0007 => self.feature_bits(leaf, 0),
-            _ => CpuidResult::default(),
+            _ => self.feature_bits(leaf, 0),
         }
     }
 

@@ -20,7 +20,7 @@ pub use host::{HostCpuid, HostFeatures};
 pub use vendor::Vendor;
 
 use crate::xsave::XsaveLayout;
-use crate::{CpuState, Xcr0};
+use crate::{CpuState, Xcr0, msr};
 
 /// What CPUID returns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,6 +58,8 @@ pub struct CpuidConfig<'a> {
     /// Leaves of a hypervisor's interface, the first of them 0x4000_0000 with
     /// its signature; without any, there is only ours.
     pub interface: &'a [(u32, CpuidResult)],
+    /// What the guest is told of flaws of speculation.
+    pub speculation: Speculation,
     /// Physical-address width.
     pub phys_bits: u8,
     /// Opt-in features to offer.
@@ -77,11 +79,26 @@ impl<'a> CpuidConfig<'a> {
             apic_crystal_hz: 25_000_000,
             hypervisor: true,
             interface: &[],
+            speculation: Speculation::Immune,
             phys_bits: crate::paging::DEFAULT_PHYS_BITS,
             enable: &[],
             disable: &[],
         }
     }
+}
+
+/// What a guest is told of the flaws by which processors leak through
+/// speculation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Speculation {
+    /// That there are none.
+    #[default]
+    Immune,
+    /// What the host says.
+    AsHost {
+        /// IA32_ARCH_CAPABILITIES, if the host has it.
+        arch_capabilities: u64,
+    },
 }
 
 /// The CPUID leaves of one vCPU.
@@ -97,6 +114,7 @@ pub struct CpuidModel {
     /// Denominator and numerator of leaf 0x15.
     tsc_ratio: (u32, u32),
     phys_bits: u8,
+    speculation: Speculation,
     /// Leaves of a hypervisor's interface.
     interface: Vec<(u32, CpuidResult)>,
 }
@@ -151,6 +169,7 @@ impl CpuidModel {
             apic_crystal_hz: config.apic_crystal_hz,
             tsc_ratio: ratio::tsc_ratio(config.tsc_hz, config.apic_crystal_hz),
             phys_bits,
+            speculation: config.speculation,
             interface: config.interface.to_vec(),
         }
     }
@@ -180,6 +199,14 @@ impl CpuidModel {
         self.features.xcr0()
     }
 
+    /// The value of IA32_ARCH_CAPABILITIES.
+    pub const fn arch_capabilities(&self) -> u64 {
+        match self.speculation {
+            Speculation::Immune => msr::ARCH_CAPABILITIES,
+            Speculation::AsHost { arch_capabilities } => arch_capabilities,
+        }
+    }
+
     /// The physical-address width.
     pub const fn phys_bits(&self) -> u8 {
         self.phys_bits
@@ -192,11 +219,7 @@ impl CpuidModel {
 
     /// Whose processor this claims to be.
     pub fn vendor(&self) -> Vendor {
-        match self.identity.vendor {
-            leaves::INTEL => Vendor::Intel,
-            leaves::AMD | leaves::HYGON => Vendor::Amd,
-            _ => Vendor::Other,
-        }
+        vendor_of(self.identity.vendor)
     }
 
     /// The same model as a processor of `vendor`; one that is neither Intel nor
@@ -228,8 +251,19 @@ impl CpuidModel {
     }
 }
 
+fn vendor_of(name: [u32; 3]) -> Vendor {
+    match name {
+        leaves::INTEL => Vendor::Intel,
+        leaves::AMD | leaves::HYGON => Vendor::Amd,
+        _ => Vendor::Other,
+    }
+}
+
 fn choose_features(config: &CpuidConfig<'_>) -> Features {
-    let max_basic = config.host.cpuid(0, 0).eax;
+    let base = config.host.cpuid(0, 0);
+    let max_basic = base.eax;
+    let amd = vendor_of([base.ebx, base.ecx, base.edx]) == Vendor::Amd;
+    let immune = config.speculation == Speculation::Immune;
     let max_extended = config.host.cpuid(0x8000_0000, 0).eax;
     let host_has = |info: &FeatureInfo| {
         let max = if info.leaf < 0x8000_0000 { max_basic } else { max_extended };
@@ -246,6 +280,9 @@ fn choose_features(config: &CpuidConfig<'_>) -> Features {
         Policy::Always => true,
         Policy::Host => host_has(info),
         Policy::OptIn => config.enable.contains(&info.feature),
+        Policy::Immune | Policy::Mitigation if info.leaf >= 0x8000_0008 && !amd => false,
+        Policy::Immune => immune || host_has(info),
+        Policy::Mitigation => !immune && host_has(info),
     };
     let mut features: Features = FEATURES.iter().filter(offered).map(|info| info.feature).collect();
     features.set(Feature::Hypervisor, config.hypervisor);

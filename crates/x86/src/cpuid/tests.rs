@@ -40,7 +40,8 @@ fn nothing_unimplemented_is_offered() {
     assert_eq!(ecx & (1 << 3 | 1 << 4 | 1 << 5 | 1 << 7 | 1 << 23 | 1 << 29), 0);
     // IBT and AMX.
     assert_eq!(ask(&model, 7, 0).edx & (1 << 20 | 1 << 22 | 1 << 24 | 1 << 25), 0);
-    assert_eq!(ask(&model, 7, 1), CpuidResult::default());
+    // Fast string instructions, and no more.
+    assert_eq!(ask(&model, 7, 1), CpuidResult::new(7 << 10, 0, 0, 0));
     assert_eq!(ask(&model, 0xd, 1).eax, 7, "no XSAVES");
     assert_eq!(ask(&model, 0x8000_0001, 0).ecx & 1 << 2, 0, "no SVM");
     for leaf in [0xa, 0x10, 0x12, 0x14, 0x17, 0x20, 0x8000_0009, 0x8000_001f, 0xc000_0000] {
@@ -193,6 +194,28 @@ fn amd_repeats_leaf_1_in_the_extended_range() {
     assert_eq!(ask(&model, 0x8000_0008, 0).ecx, 2 << 12 | 2);
     assert_eq!(ask(&model, 4, 0), CpuidResult::default());
     assert_eq!(ask(&model, 0x8000_0000, 0).ebx, 0x6874_7541);
+}
+
+#[test]
+fn flaws_of_speculation_are_absent_or_the_hosts() {
+    let all = HostFeatures::all().without(&[Feature::SrsoNo, Feature::ArchCapabilities]);
+    let amd = move |leaf, subleaf| match leaf {
+        0 => CpuidResult::new(0x10, 0x6874_7541, 0x444d_4163, 0x6974_6e65),
+        0x8000_0000 => CpuidResult::new(0x8000_0021, 0, 0, 0),
+        _ => all.cpuid(leaf, subleaf),
+    };
+    let immune = model(&amd);
+    assert_eq!(ask(&immune, 0x8000_0000, 0).eax, 0x8000_0021);
+    assert_eq!(ask(&immune, 0x8000_0021, 0), CpuidResult::new(3 << 29 | 1 << 6 | 1 << 2, 0, 6, 0));
+    assert_eq!(ask(&immune, 0x8000_0008, 0).ebx, 1 << 29 | 1 << 26);
+    assert!(immune.has(Feature::ArchCapabilities) && !immune.has(Feature::MdClear));
+    let speculation = Speculation::AsHost { arch_capabilities: 0 };
+    let as_host = CpuidModel::new(CpuidConfig { speculation, ..CpuidConfig::new(&amd, 1) });
+    assert_eq!(ask(&as_host, 0x8000_0021, 0).eax, 1 << 30 | 1 << 6 | 1 << 2);
+    assert!(as_host.has(Feature::MdClear) && !as_host.has(Feature::ArchCapabilities));
+    // Other vendors have no such leaves.
+    assert_eq!(ask(&full(), 0x8000_0021, 0), CpuidResult::default());
+    assert_eq!(ask(&full(), 0x8000_0008, 0).ebx, 0);
 }
 
 #[test]

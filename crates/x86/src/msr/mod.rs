@@ -20,10 +20,8 @@ use crate::{CpuState, Cr0, Efer, Exception, SegmentName, is_canonical};
 /// MDS_NO, PSCHANGE_MC_NO, TAA_NO, SBDR_SSDP_NO, FBSDP_NO, PSDP_NO, BHI_NO,
 /// PBRSB_NO, GDS_NO, RFDS_NO, ITS_NO.
 ///
-/// A guest that works around the flaws of the host's processor only costs
-/// time: what keeps its kernel and its programs apart in a software engine is
-/// the engine, not the host's page tables. What the host leaks across
-/// processes is the host's to mend.
+/// The value for guests that are told that there are no flaws of speculation;
+/// why, is in `docs/machine.md`.
 pub const ARCH_CAPABILITIES: u64 = 1
     | 1 << 1
     | 1 << 3
@@ -44,8 +42,12 @@ pub const ARCH_CAPABILITIES: u64 = 1
 /// guest holds it for too old, without the sign bit.
 pub const MICROCODE_REVISION: u64 = 0x7fff_ffff;
 
-/// IA32_SPEC_CTRL: IBRS and STIBP.
-const SPEC_CTRL: u64 = 3;
+/// The bits of IA32_SPEC_CTRL, and who brings each: IBRS, STIBP, SSBD.
+const SPEC_CTRL: [(u64, [Feature; 2]); 3] = [
+    (1 << 0, [Feature::SpecCtrl, Feature::AmdIbrs]),
+    (1 << 1, [Feature::Stibp, Feature::AmdStibp]),
+    (1 << 2, [Feature::Ssbd, Feature::AmdSsbd]),
+];
 /// IA32_DEBUGCTL: LBR and BTF.
 const DEBUGCTL: u64 = 3;
 /// IA32_MISC_ENABLE: fast strings, thermal control, SpeedStep, MONITOR, xTPR,
@@ -82,8 +84,14 @@ impl Limits {
             phys_bits: model.phys_bits(),
             tsc_hz: model.tsc_hz(),
             vendor: model.vendor(),
-            arch_capabilities: ARCH_CAPABILITIES,
+            arch_capabilities: model.arch_capabilities(),
         }
+    }
+
+    /// The bits that IA32_SPEC_CTRL has; without any there is no such register.
+    fn spec_ctrl(&self) -> u64 {
+        let there = |features: &[Feature; 2]| features.iter().any(|&feature| self.features.has(feature));
+        SPEC_CTRL.iter().filter(|(_, features)| there(features)).fold(0, |bits, (bit, _)| bits | bit)
     }
 
     /// Registers that hold linear addresses are checked against the width that
@@ -134,8 +142,7 @@ const READ_ZERO: &[u32] = &[
 ];
 
 /// The same for AMD's registers.
-const AMD_READ_ZERO: &[u32] =
-    &[AMD_SYSCFG, AMD_HWCR, AMD_NB_CFG, AMD_VM_CR, AMD_LS_CFG, AMD_DC_CFG, AMD_BU_CFG2];
+const AMD_READ_ZERO: &[u32] = &[AMD_SYSCFG, AMD_NB_CFG, AMD_VM_CR, AMD_LS_CFG, AMD_DC_CFG, AMD_BU_CFG2];
 
 /// Whose writes are dropped: control of what this machine does not have.
 const WRITE_IGNORED: &[u32] = &[
@@ -163,6 +170,8 @@ const AMD_WRITE_IGNORED: &[u32] =
 /// 13.2.1). Nothing is counted here: they read as zero.
 const AMD_COUNTERS: RangeInclusive<u32> = 0xc001_0000..=0xc001_0007;
 
+/// The time-stamp counter has one rate, in AMD's HWCR (APM 2 3.2.10).
+const TSC_FREQ_SEL: u64 = 1 << 24;
 /// LFENCE serializes, in AMD's DE_CFG (APM 2 3.2.10).
 const LFENCE_SERIALIZE: u64 = 1 << 1;
 
@@ -173,7 +182,7 @@ pub fn read(state: &CpuState, index: u32, limits: &Limits) -> Option<u64> {
     Some(match index {
         IA32_FEATURE_CONTROL => 1,
         IA32_TSC_ADJUST => msrs.tsc_adjust,
-        IA32_SPEC_CTRL if has(Feature::SpecCtrl) => msrs.spec_ctrl,
+        IA32_SPEC_CTRL if limits.spec_ctrl() != 0 => msrs.spec_ctrl,
         IA32_BIOS_SIGN_ID => MICROCODE_REVISION << 32,
         MSR_PLATFORM_INFO => limits.base_ratio() << 8 | limits.base_ratio() << 40,
         IA32_MTRRCAP => mtrr::CAPABILITIES,
@@ -196,6 +205,7 @@ pub fn read(state: &CpuState, index: u32, limits: &Limits) -> Option<u64> {
         IA32_GS_BASE => state.segment(SegmentName::Gs).base,
         IA32_KERNEL_GS_BASE => msrs.kernel_gs_base,
         IA32_TSC_AUX if has(Feature::Rdtscp) => msrs.tsc_aux,
+        AMD_HWCR if limits.vendor == Vendor::Amd => TSC_FREQ_SEL,
         AMD_DE_CFG if limits.vendor == Vendor::Amd => LFENCE_SERIALIZE,
         _ if READ_ZERO.contains(&index) => 0,
         _ if limits.vendor == Vendor::Amd
@@ -218,10 +228,11 @@ pub fn write(state: &mut CpuState, index: u32, value: u64, limits: &Limits) -> O
     let msrs = &mut state.msrs;
     Some(match index {
         IA32_TSC_ADJUST => store(&mut msrs.tsc_adjust, value, true),
-        IA32_SPEC_CTRL if has(Feature::SpecCtrl) => {
-            store(&mut msrs.spec_ctrl, value, value & !SPEC_CTRL == 0)
+        IA32_SPEC_CTRL if limits.spec_ctrl() != 0 => {
+            store(&mut msrs.spec_ctrl, value, value & !limits.spec_ctrl() == 0)
         }
-        IA32_PRED_CMD if has(Feature::SpecCtrl) => permit(value & !1 == 0),
+        IA32_PRED_CMD if has(Feature::SpecCtrl) || has(Feature::AmdIbpb) => permit(value & !1 == 0),
+        IA32_FLUSH_CMD if has(Feature::L1dFlush) => permit(value & !1 == 0),
         IA32_SYSENTER_CS => store(&mut msrs.sysenter_cs, value, true),
         IA32_MCG_STATUS => store(&mut msrs.mcg_status, value, value & !7 == 0),
         IA32_MISC_ENABLE => {

@@ -1,7 +1,7 @@
 //! Each register's rules, as rows.
 
 use super::*;
-use crate::cpuid::{CpuidConfig, CpuidResult, HostCpuid, HostFeatures};
+use crate::cpuid::{CpuidConfig, CpuidResult, HostCpuid, HostFeatures, Speculation};
 
 fn limits() -> Limits {
     Limits::of(&CpuidModel::new(CpuidConfig::new(&HostFeatures::all(), 2_400_000_000)))
@@ -167,13 +167,27 @@ fn amd_has_its_own_registers() {
     };
     let limits = Limits::of(&CpuidModel::new(CpuidConfig::new(&amd, 1)));
     let mut state = CpuState::reset();
-    assert_eq!(read(&state, AMD_HWCR, &limits), Some(0));
+    assert_eq!(read(&state, AMD_HWCR, &limits), Some(1 << 24), "the counter has one rate");
     assert_eq!(read(&state, AMD_DE_CFG, &limits), Some(2));
     assert_eq!(write(&mut state, AMD_DE_CFG, 2, &limits), OK);
     for counter in AMD_COUNTERS {
         assert_eq!(write(&mut state, counter, 0x53_0076, &limits), OK);
         assert_eq!(read(&state, counter, &limits), Some(0));
     }
+}
+
+#[test]
+fn a_guest_that_is_told_of_the_hosts_flaws_may_work_around_them() {
+    let host = HostFeatures::all();
+    let speculation = Speculation::AsHost { arch_capabilities: 0x41 };
+    let limits = Limits::of(&CpuidModel::new(CpuidConfig { speculation, ..CpuidConfig::new(&host, 1) }));
+    let mut state = CpuState::reset();
+    assert_eq!(read(&state, IA32_ARCH_CAPABILITIES, &limits), Some(0x41));
+    assert_eq!(write(&mut state, IA32_SPEC_CTRL, 7, &limits), OK);
+    assert_eq!(write(&mut state, IA32_SPEC_CTRL, 8, &limits), GP);
+    assert_eq!(write(&mut state, IA32_FLUSH_CMD, 1, &limits), OK);
+    assert_eq!(write(&mut state, IA32_SPEC_CTRL, 4, &self::limits()), GP, "no SSBD where nothing leaks");
+    assert_eq!(write(&mut state, IA32_FLUSH_CMD, 1, &self::limits()), None);
 }
 
 #[test]
