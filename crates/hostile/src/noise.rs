@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use engine::Mode;
+use engine::{Engine, Mode};
 use x86::{
     Activity, CpuState, Cr0, Cr4, Dr6, Dr7, Efer, InterruptShadow, Rflags, Segment, SegmentAttributes,
     Selector, Xcr0,
@@ -47,10 +47,10 @@ fn choose(dice: &mut Dice, mode: Mode) -> Start {
 }
 
 /// Executes random code that starts in `mode`.
-fn storm(mode: Mode) {
+fn storm(engine: &dyn Engine, mode: Mode) {
     let _shared = crate::shared();
     let mut dice = Dice::new(0x5eed_0000 + mode as u64);
-    let mut rig = Rig::new(dice.next(), RAM);
+    let mut rig = Rig::new(engine, dice.next(), RAM);
     rig.board.restless.store(true, std::sync::atomic::Ordering::Relaxed);
     let kicker = Kicker::new(&rig.board.signals, KICK, format!("random code in {mode:?} mode"));
     let mut witness = Witness { mode, round: 0, start: None };
@@ -94,11 +94,10 @@ fn round(dice: &mut Dice, rig: &mut Rig, start: Start) -> u64 {
 }
 
 /// States that no processor can get into, as a damaged snapshot may hold them.
-#[test]
-fn states_full_of_nonsense() {
+pub(crate) fn states_full_of_nonsense(engine: &dyn Engine) {
     let _shared = crate::shared();
     let mut dice = Dice::new(31);
-    let mut rig = Rig::new(dice.next(), RAM);
+    let mut rig = Rig::new(engine, dice.next(), RAM);
     let kicker = Kicker::new(&rig.board.signals, KICK, "states full of nonsense".to_owned());
     for round in 0..20_000 {
         kicker.round(round);
@@ -155,32 +154,26 @@ fn nonsense(dice: &mut Dice, state: &mut CpuState) {
     }
 }
 
-#[test]
-fn random_code_in_real_mode() {
-    storm(Mode::Real);
+pub(crate) fn random_code_in_real_mode(engine: &dyn Engine) {
+    storm(engine, Mode::Real);
 }
 
-#[test]
-fn random_code_in_16_bit_protected_mode() {
-    storm(Mode::Protected16);
+pub(crate) fn random_code_in_16_bit_protected_mode(engine: &dyn Engine) {
+    storm(engine, Mode::Protected16);
 }
 
-#[test]
-fn random_code_in_32_bit_protected_mode() {
-    storm(Mode::Protected32);
+pub(crate) fn random_code_in_32_bit_protected_mode(engine: &dyn Engine) {
+    storm(engine, Mode::Protected32);
 }
 
-#[test]
-fn random_code_in_virtual_8086_mode() {
-    storm(Mode::Virtual8086);
+pub(crate) fn random_code_in_virtual_8086_mode(engine: &dyn Engine) {
+    storm(engine, Mode::Virtual8086);
 }
 
-#[test]
-fn random_code_in_compatibility_mode() {
-    storm(Mode::Compatibility);
+pub(crate) fn random_code_in_compatibility_mode(engine: &dyn Engine) {
+    storm(engine, Mode::Compatibility);
 }
 
-#[test]
-fn random_code_in_64_bit_mode() {
-    storm(Mode::Long64);
+pub(crate) fn random_code_in_64_bit_mode(engine: &dyn Engine) {
+    storm(engine, Mode::Long64);
 }

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use engine::{Mode, Stop};
+use engine::{Engine, Mode, Stop};
 use x86::{Cr0, DescriptorTable, Dr7, Gpr, Rflags};
 
 use crate::board::Rig;
@@ -14,8 +14,8 @@ const PROMPT: Duration = Duration::from_millis(100);
 const WHILE: Duration = Duration::from_millis(20);
 const UD2: [u8; 2] = [0x0f, 0x0b];
 
-fn rig() -> Rig {
-    Rig::new(7, RAM)
+fn rig(engine: &dyn Engine) -> Rig {
+    Rig::new(engine, 7, RAM)
 }
 
 /// Runs what never ends by itself; it must stop promptly. A host that is busy
@@ -30,11 +30,10 @@ fn assert_stoppable(rig: &mut Rig, what: &str) {
     assert!(slowest < PROMPT, "{what} took {slowest:?} to stop");
 }
 
-#[test]
-fn a_triple_fault_ends_every_mode() {
+pub(crate) fn a_triple_fault_ends_every_mode(engine: &dyn Engine) {
     let _shared = crate::shared();
     for mode in Mode::ALL {
-        let mut rig = rig();
+        let mut rig = rig(engine);
         let ring = if mode == Mode::Virtual8086 { 3 } else { 0 };
         let mut state = Start::orderly(mode, ring).plain(&rig);
         state.idtr = DescriptorTable { base: 0, limit: 0 };
@@ -47,10 +46,9 @@ fn a_triple_fault_ends_every_mode() {
     }
 }
 
-#[test]
-fn a_halt_with_interrupts_off_is_told_and_can_be_stopped() {
+pub(crate) fn a_halt_with_interrupts_off_is_told_and_can_be_stopped(engine: &dyn Engine) {
     let _shared = crate::shared();
-    let mut rig = rig();
+    let mut rig = rig(engine);
     rig.board.patient.store(true, Ordering::Relaxed);
     let state = Start::orderly(Mode::Long64, 0).plain(&rig);
     for _ in 0..2 {
@@ -60,8 +58,7 @@ fn a_halt_with_interrupts_off_is_told_and_can_be_stopped() {
     }
 }
 
-#[test]
-fn endless_loops_obey() {
+pub(crate) fn endless_loops_obey(engine: &dyn Engine) {
     let _shared = crate::shared();
     let loops: [&[u8]; 6] = [
         &[0xeb, 0xfe],
@@ -76,7 +73,7 @@ fn endless_loops_obey() {
     ];
     for mode in Mode::ALL {
         for code in loops {
-            let mut rig = rig();
+            let mut rig = rig(engine);
             let ring = if mode == Mode::Virtual8086 { 3 } else { 0 };
             let mut state = Start::orderly(mode, ring).plain(&rig);
             state.rflags |= Rflags::IOPL;
@@ -91,8 +88,7 @@ fn endless_loops_obey() {
     }
 }
 
-#[test]
-fn endless_string_instructions_obey() {
+pub(crate) fn endless_string_instructions_obey(engine: &dyn Engine) {
     let _shared = crate::shared();
     // rep movsb, stosb, lodsb, repe cmpsb, repe scasb, rep insb, rep outsb.
     for opcode in [0xa4, 0xaa, 0xac, 0xa6, 0xae, 0x6c, 0x6e] {
@@ -102,7 +98,7 @@ fn endless_string_instructions_obey() {
             (MMIO, MMIO + 0x100_0000, Rflags::DF),
             (RAM - 64, MMIO, Rflags::empty()),
         ] {
-            let mut rig = rig();
+            let mut rig = rig(engine);
             rig.board.device.lock().unwrap().push(0);
             let mut state = Start::orderly(Mode::Long64, 0).plain(&rig);
             state.rflags |= flags;
@@ -119,10 +115,9 @@ fn endless_string_instructions_obey() {
 
 /// An alignment check whose handler's frame is misaligned too: a processor
 /// never leaves the delivery of it.
-#[test]
-fn alignment_checks_without_end_can_be_stopped() {
+pub(crate) fn alignment_checks_without_end_can_be_stopped(engine: &dyn Engine) {
     let _shared = crate::shared();
-    let mut rig = rig();
+    let mut rig = rig(engine);
     let mut state = Start::orderly(Mode::Protected32, 3).plain(&rig);
     state.cr0 |= Cr0::AM;
     state.rflags |= Rflags::AC;
@@ -134,11 +129,10 @@ fn alignment_checks_without_end_can_be_stopped() {
 }
 
 /// A data breakpoint on the stack to which debug exceptions push.
-#[test]
-fn debug_exceptions_without_end_can_be_stopped() {
+pub(crate) fn debug_exceptions_without_end_can_be_stopped(engine: &dyn Engine) {
     let _shared = crate::shared();
     for mode in [Mode::Protected32, Mode::Long64] {
-        let mut rig = rig();
+        let mut rig = rig(engine);
         let mut state = Start::orderly(mode, 0).plain(&rig);
         state.dr = [STACK - 16, STACK - 24, STACK - 32, STACK - 40];
         state.dr7 = Dr7::from_bits_retain(0xffff_04ff);

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::time::Duration;
 
-use engine::Mode;
+use engine::{Engine, Mode};
 
 use crate::board::{Kicker, Rig};
 use crate::dice::Dice;
@@ -26,10 +26,10 @@ thread_local! {
     static BENCH: RefCell<Option<Bench>> = const { RefCell::new(None) };
 }
 
-fn with_bench(body: impl FnOnce(&mut Rig)) {
+fn with_bench(engine: &dyn Engine, body: impl FnOnce(&mut Rig)) {
     BENCH.with_borrow_mut(|bench| {
         let bench = bench.get_or_insert_with(|| {
-            let rig = Rig::new(0, RAM);
+            let rig = Rig::new(engine, 0, RAM);
             let kicker = Kicker::new(&rig.board.signals, KICK, "fuzz input".to_owned());
             Bench { rig, kicker, rounds: 0 }
         });
@@ -53,9 +53,9 @@ fn start(choice: u8) -> Start {
 
 /// Decodes the input in every mode: in RAM, over the end of a page and from a
 /// device. One instruction of each is executed, at ring 3 where there is one.
-pub(crate) fn decode_everywhere(data: &[u8]) {
+pub fn decode_everywhere(engine: &dyn Engine, data: &[u8]) {
     let data = &data[..data.len().min(64)];
-    with_bench(|rig| {
+    with_bench(engine, |rig| {
         for mode in Mode::ALL {
             let ring = if mode == Mode::Real { 0 } else { 3 };
             let state = Start::orderly(mode, ring).plain(rig);
@@ -81,11 +81,11 @@ pub(crate) fn decode_everywhere(data: &[u8]) {
 
 /// Executes the input: the first byte chooses the mode and whether the tables
 /// are in order, the next eight the registers, the rest is code.
-pub(crate) fn run_bytes(data: &[u8]) {
+pub fn run_bytes(engine: &dyn Engine, data: &[u8]) {
     let Some((&choice, rest)) = data.split_first() else { return };
     let Some((seed, code)) = rest.split_first_chunk() else { return };
     let start = start(choice);
-    with_bench(|rig| {
+    with_bench(engine, |rig| {
         let mut dice = Dice::new(u64::from_le_bytes(*seed));
         rig.board.reseed(dice.next());
         start.write(&mut dice, rig);
@@ -99,14 +99,13 @@ pub(crate) fn run_bytes(data: &[u8]) {
     });
 }
 
-#[test]
-fn the_fuzz_targets_stand_random_input() {
+pub(crate) fn the_fuzz_targets_stand_random_input(engine: &dyn Engine) {
     let _shared = crate::shared();
     let mut dice = Dice::new(23);
     for _ in 0..2000 {
         let mut data = vec![0; dice.below(100) as usize];
         dice.fill(&mut data);
-        decode_everywhere(&data);
-        run_bytes(&data);
+        decode_everywhere(engine, &data);
+        run_bytes(engine, &data);
     }
 }

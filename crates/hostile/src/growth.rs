@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use engine::{Mode, Stop};
+use engine::{Engine, Mode, Stop};
 use x86::Gpr;
 
 use crate::board::Rig;
@@ -29,8 +29,8 @@ fn bounded(mebibytes: u64, body: impl FnOnce()) {
 
 /// Counts up in the immediate of an instruction: the products of 3 with 1 to
 /// `count` are summed in EBX.
-fn rewriting_loop(count: u32) -> Rig {
-    let mut rig = Rig::new(1, RAM);
+fn rewriting_loop(engine: &dyn Engine, count: u32) -> Rig {
+    let mut rig = Rig::new(engine, 1, RAM);
     let mut state = Start::orderly(Mode::Long64, 0).plain(&rig);
     state.set_reg(Gpr::Rcx, 3);
     state.set_reg(Gpr::Rdi, CODE + 4);
@@ -50,12 +50,11 @@ fn sum_of_products(count: u32) -> u64 {
     (1..=count).fold(0_u32, |sum, i| sum.wrapping_add(i.wrapping_mul(3))).into()
 }
 
-#[test]
-fn code_that_rewrites_itself_stays_right_and_small() {
+pub(crate) fn code_that_rewrites_itself_stays_right_and_small(engine: &dyn Engine) {
     bounded(200, || {
         // More distinct instructions than there is room for host code.
         const COUNT: u32 = 700_000;
-        let mut rig = rewriting_loop(COUNT);
+        let mut rig = rewriting_loop(engine, COUNT);
         assert_eq!(rig.run_for(LIMIT).0, Stop::HaltedForGood);
         let state = rig.vcpu.state();
         assert_eq!((state.reg(Gpr::Rdx), state.reg(Gpr::Rbx)), (0, sum_of_products(COUNT)));
@@ -63,11 +62,10 @@ fn code_that_rewrites_itself_stays_right_and_small() {
 }
 
 /// A block at every offset of many pages, each as long as blocks get.
-#[test]
-fn overlapping_blocks_do_not_pile_up() {
+pub(crate) fn overlapping_blocks_do_not_pile_up(engine: &dyn Engine) {
     bounded(400, || {
         const PAGES: u64 = 64;
-        let mut rig = Rig::new(1, RAM);
+        let mut rig = Rig::new(engine, 1, RAM);
         let mut state = Start::orderly(Mode::Long64, 0).plain(&rig);
         let start = 0x10_0000;
         rig.write(start, &vec![0x90; (PAGES as usize + 1) << 12]);
@@ -80,10 +78,9 @@ fn overlapping_blocks_do_not_pile_up() {
 }
 
 /// Instructions from a device, never the same: nothing can be remembered.
-#[test]
-fn code_from_devices_runs_and_stays_small() {
+pub(crate) fn code_from_devices_runs_and_stays_small(engine: &dyn Engine) {
     bounded(200, || {
-        let mut rig = Rig::new(1, RAM);
+        let mut rig = Rig::new(engine, 1, RAM);
         let mut state = Start::orderly(Mode::Long64, 0).plain(&rig);
         state.rip = MMIO;
         rig.board.device.lock().unwrap().extend([0xff, 0xc0, 0x90, 0xeb, 0xfb, 0x90, 0x90, 0x90]);
@@ -100,5 +97,26 @@ fn code_from_devices_runs_and_stays_small() {
             }
             rig.calm();
         }
+    });
+}
+
+/// The same by way of the guest itself, which calls every offset of some
+/// pages: an engine may translate what it only steps through above.
+pub(crate) fn calls_into_the_middle_of_code_do_not_pile_up(engine: &dyn Engine) {
+    bounded(400, || {
+        const PAGES: u64 = 16;
+        let mut rig = Rig::new(engine, 1, RAM);
+        let mut state = Start::orderly(Mode::Long64, 0).plain(&rig);
+        let start = 0x10_0000;
+        let mut page = vec![0x90; 0xfff];
+        page.push(0xc3);
+        rig.write(start, &page.repeat(PAGES as usize));
+        state.set_reg(Gpr::Rdi, start);
+        state.set_reg(Gpr::Rcx, PAGES << 12);
+        // call rdi; inc rdi; dec rcx; jnz; hlt
+        let code = [0xff, 0xd7, 0x48, 0xff, 0xc7, 0x48, 0xff, 0xc9, 0x75, 0xf6, 0xf4];
+        rig.load(&state, &code);
+        assert_eq!(rig.run_for(LIMIT).0, Stop::HaltedForGood);
+        assert_eq!(rig.vcpu.state().reg(Gpr::Rdi), start + (PAGES << 12));
     });
 }

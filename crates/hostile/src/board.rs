@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use engine::{Engine, Hypercall, MsrFault, Platform, Signal, Stop, Vcpu, VcpuConfig, VcpuSignals};
-use interpret::Interpreter;
 use memory::GuestMemory;
 use x86::cpuid::{CpuidConfig, CpuidModel, CpuidResult};
 use x86::{GuestPhysAddr, Vector};
@@ -181,7 +180,7 @@ pub(crate) struct Rig {
 
 impl Rig {
     /// A machine with `size` bytes of RAM and some ROM below 4 GiB.
-    pub(crate) fn new(seed: u64, size: u64) -> Self {
+    pub(crate) fn new(engine: &dyn Engine, seed: u64, size: u64) -> Self {
         let mut rom = vec![0x90; ROM_SIZE / 2];
         rom.extend((ROM_TABLES | 7).to_le_bytes().repeat(ROM_SIZE / 16));
         let memory = GuestMemory::with_rom(size, &[(GuestPhysAddr(ROM), &rom)]).expect("guest memory");
@@ -193,7 +192,7 @@ impl Rig {
             signals: Arc::clone(&signals),
             trace: None,
         };
-        let vcpu = Interpreter.create_vcpu(config).expect("a vCPU");
+        let vcpu = engine.create_vcpu(config).expect("a vCPU");
         Self { memory, vcpu, board: Board::new(seed, signals) }
     }
 

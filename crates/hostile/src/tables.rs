@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use engine::{Mode, Stop};
+use engine::{Engine, Mode, Stop};
 use x86::{Cr0, Cr4, DescriptorTable, Efer, Gpr, Rflags};
 
 use crate::board::{ROM, ROM_TABLES, Rig};
@@ -65,8 +65,7 @@ fn paged(mode: Mode, pae: bool, la57: bool, cr3: u64, rig: &Rig) -> x86::CpuStat
     state
 }
 
-#[test]
-fn page_tables_anywhere() {
+pub(crate) fn page_tables_anywhere(engine: &dyn Engine) {
     let _shared = crate::shared();
     let mut dice = Dice::new(11);
     for (mode, pae, la57) in [
@@ -76,7 +75,7 @@ fn page_tables_anywhere() {
         (Mode::Long64, true, true),
     ] {
         for cr3 in NOWHERE {
-            let mut rig = Rig::new(cr3, RAM);
+            let mut rig = Rig::new(engine, cr3, RAM);
             let state = paged(mode, pae, la57, cr3, &rig);
             rig.load(&state, &TOUR);
             endure(&mut rig, &format!("{mode:?}, tables at {cr3:#x}"));
@@ -84,7 +83,7 @@ fn page_tables_anywhere() {
         // Every entry leads to its own table, or to ROM, a device, nothing.
         for target in [TABLES, ROM_TABLES, MMIO, RAM, 0x000f_ffff_ffff_f000, 1 << 45] {
             for bits in [0x7, 0x67, 0x87, 0xe7] {
-                let mut rig = Rig::new(target, RAM);
+                let mut rig = Rig::new(engine, target, RAM);
                 let state = paged(mode, pae, la57, TABLES, &rig);
                 rig.write(TABLES, &(target | bits).to_le_bytes().repeat(512));
                 rig.load(&state, &TOUR);
@@ -93,7 +92,7 @@ fn page_tables_anywhere() {
         }
         // The first pages in order, so that something runs; the rest noise.
         for seed in 0..50 {
-            let mut rig = Rig::new(seed, RAM);
+            let mut rig = Rig::new(engine, seed, RAM);
             let state = paged(
                 mode,
                 pae,
@@ -120,14 +119,13 @@ fn page_tables_anywhere() {
     }
 }
 
-#[test]
-fn descriptor_tables_anywhere() {
+pub(crate) fn descriptor_tables_anywhere(engine: &dyn Engine) {
     let _shared = crate::shared();
     for mode in [Mode::Protected16, Mode::Protected32, Mode::Virtual8086, Mode::Compatibility, Mode::Long64] {
         for ring in [0, 3] {
             for at in NOWHERE {
                 for which in 0..5 {
-                    let mut rig = Rig::new(at, RAM);
+                    let mut rig = Rig::new(engine, at, RAM);
                     let mut state = Start::orderly(mode, ring).plain(&rig);
                     let table = DescriptorTable { base: at, limit: 0xffff };
                     match which {
@@ -147,13 +145,12 @@ fn descriptor_tables_anywhere() {
 
 /// All vectors are task gates: to the running task, to one that faults at
 /// once, to one that is no task.
-#[test]
-fn task_gates_that_lead_in_circles() {
+pub(crate) fn task_gates_that_lead_in_circles(engine: &dyn Engine) {
     let _shared = crate::shared();
     for mode in [Mode::Protected32, Mode::Protected16, Mode::Virtual8086] {
         for selector in [TSS_SELECTOR, OTHER_TSS_SELECTOR, TASK_GATE, 0, 0xfff8, 0xffff] {
             for limit in [0x7ff, 0x40, 0] {
-                let mut rig = Rig::new(5, RAM);
+                let mut rig = Rig::new(engine, 5, RAM);
                 let mut state =
                     Start::orderly(mode, if mode == Mode::Virtual8086 { 3 } else { 0 }).plain(&rig);
                 state.idtr.limit = limit;
@@ -168,10 +165,9 @@ fn task_gates_that_lead_in_circles() {
 }
 
 /// Two tasks that jump to each other for ever.
-#[test]
-fn tasks_that_switch_for_ever_can_be_stopped() {
+pub(crate) fn tasks_that_switch_for_ever_can_be_stopped(engine: &dyn Engine) {
     let _shared = crate::shared();
-    let mut rig = Rig::new(5, RAM);
+    let mut rig = Rig::new(engine, 5, RAM);
     let state = Start::orderly(Mode::Protected32, 0).plain(&rig);
     // jmp OTHER_TSS:0; the other task: jmp TSS:0; both again.
     let jump = |selector: u16| [0xea, 0, 0, 0, 0, selector as u8, 0, 0xeb, 0xf7];
@@ -184,8 +180,7 @@ fn tasks_that_switch_for_ever_can_be_stopped() {
 
 /// PUSH, CALL, RET, ENTER, PUSHA, IRET and exceptions with the stack at the
 /// ends of everything.
-#[test]
-fn stacks_at_the_ends() {
+pub(crate) fn stacks_at_the_ends(engine: &dyn Engine) {
     let _shared = crate::shared();
     let codes: [&[u8]; 10] = [
         &[0x50],
@@ -204,7 +199,7 @@ fn stacks_at_the_ends() {
             [0, 1, 2, 3, 5, 7, 0x7fff, 0xffff, 0x1_0001, 0xffff_ffff, 0xffff_fffc, 0x8000_0000_0000, u64::MAX]
         {
             for code in codes {
-                let mut rig = Rig::new(sp, RAM);
+                let mut rig = Rig::new(engine, sp, RAM);
                 let ring = if mode == Mode::Virtual8086 { 3 } else { 0 };
                 let mut state = Start::orderly(mode, ring).plain(&rig);
                 state.rflags |= Rflags::IOPL;
@@ -220,11 +215,10 @@ fn stacks_at_the_ends() {
 
 /// Instructions that reach over the end of a page into nothing, a device, ROM,
 /// or over the end of the address space.
-#[test]
-fn instructions_at_the_ends_of_pages() {
+pub(crate) fn instructions_at_the_ends_of_pages(engine: &dyn Engine) {
     let _shared = crate::shared();
     let mut dice = Dice::new(17);
-    let mut rig = Rig::new(9, RAM);
+    let mut rig = Rig::new(engine, 9, RAM);
     for round in 0..4000 {
         let mode = dice.pick(&[Mode::Protected32, Mode::Long64]);
         let mut state = paged(mode, true, false, if mode == Mode::Long64 { TABLES } else { PAE_PDPT }, &rig);

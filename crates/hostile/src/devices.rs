@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use engine::{Mode, Stop};
+use engine::{Engine, Mode, Stop};
 use x86::Gpr;
 
 use crate::board::Rig;
@@ -14,11 +14,10 @@ const LIMIT: Duration = Duration::from_secs(20);
 /// Where the guest finds numbers and values for WRMSR.
 const LIST: u64 = 0x10_0000;
 
-#[test]
-fn every_port_in_every_size() {
+pub(crate) fn every_port_in_every_size(engine: &dyn Engine) {
     let _shared = crate::shared();
     for (mode, word, dword) in [(Mode::Real, 0x90, 0x66), (Mode::Protected32, 0x66, 0x90)] {
-        let mut rig = Rig::new(3, RAM);
+        let mut rig = Rig::new(engine, 3, RAM);
         let state = Start::orderly(mode, 0).plain(&rig);
         let code = [
             0xee, word, 0xef, dword, 0xef, // out dx, al; ax; eax
@@ -43,11 +42,10 @@ fn indices() -> impl Iterator<Item = u32> {
 
 /// The guest writes and reads each MSR; the handler of #GP skips the
 /// instruction.
-#[test]
-fn every_msr_with_random_values() {
+pub(crate) fn every_msr_with_random_values(engine: &dyn Engine) {
     let _shared = crate::shared();
     for seed in 0..4 {
-        let mut rig = Rig::new(seed, RAM);
+        let mut rig = Rig::new(engine, seed, RAM);
         let mut dice = Dice::new(seed);
         let mut state = Start::orderly(Mode::Long64, 0).plain(&rig);
         let mut list = Vec::new();
