@@ -2,6 +2,7 @@
 //! listener the engines do not even look.
 
 use std::str::FromStr;
+use std::sync::Arc;
 
 use x86::Exception;
 
@@ -14,6 +15,8 @@ pub struct TraceWhat {
     pub io: bool,
     /// RDMSR and WRMSR.
     pub msr: bool,
+    /// Blocks of code as they are translated.
+    pub blocks: bool,
 }
 
 impl FromStr for TraceWhat {
@@ -25,7 +28,8 @@ impl FromStr for TraceWhat {
                 "exceptions" => what.exceptions = true,
                 "io" => what.io = true,
                 "msr" => what.msr = true,
-                _ => return Err(format!("cannot trace '{name}': choose from exceptions, io, msr")),
+                "blocks" => what.blocks = true,
+                _ => return Err(format!("cannot trace '{name}': choose from exceptions, io, msr, blocks")),
             }
         }
         Ok(what)
@@ -33,7 +37,7 @@ impl FromStr for TraceWhat {
 }
 
 /// One event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TraceEvent {
     /// An exception is delivered; `rip` is where it happened.
     Exception {
@@ -80,6 +84,13 @@ pub enum TraceEvent {
         /// Direction.
         write: bool,
     },
+    /// A block of code was translated.
+    Block {
+        /// Linear address of its first instruction.
+        lin: u64,
+        /// Guest and host code side by side, in lines.
+        listing: Arc<str>,
+    },
 }
 
 /// Somebody who wants to see events.
@@ -98,7 +109,8 @@ mod tests {
     #[test]
     fn lists_set_what_they_name() {
         let what: TraceWhat = "msr,exceptions".parse().unwrap();
-        assert!(what.msr && what.exceptions && !what.io);
+        assert!(what.msr && what.exceptions && !what.io && !what.blocks);
+        assert!("blocks".parse::<TraceWhat>().is_ok_and(|what| what.blocks));
         for list in ["", "io,", "irq"] {
             assert!(list.parse::<TraceWhat>().is_err(), "{list}");
         }

@@ -120,3 +120,31 @@ pub(crate) fn calls_into_the_middle_of_code_do_not_pile_up(engine: &dyn Engine) 
         assert_eq!(rig.vcpu.state().reg(Gpr::Rdi), start + (PAGES << 12));
     });
 }
+
+/// More code than a small code cache has room for, round and round.
+pub(crate) fn code_beyond_every_cache_stays_right(engine: &dyn Engine) {
+    bounded(200, || {
+        const ROUNDS: u32 = 4;
+        const COUNT: u32 = (2 << 20) / 6;
+        let mut rig = Rig::new(engine, 1, RAM);
+        let mut state = Start::orderly(Mode::Long64, 0).plain(&rig);
+        state.set_reg(Gpr::Rax, 0);
+        state.set_reg(Gpr::Rcx, ROUNDS.into());
+        // add rax, N for each N; then dec ecx; jnz; hlt.
+        let mut code: Vec<u8> =
+            (0..COUNT).flat_map(|n| [&[0x48, 0x05], &n.to_le_bytes()[..]].concat()).collect();
+        code.extend([0xff, 0xc9, 0x0f, 0x85]);
+        let back = -(code.len() as i32 + 4);
+        code.extend(back.to_le_bytes());
+        code.push(0xf4);
+        state.rip = 0x10_0000;
+        rig.write(state.rip, &code);
+        rig.vcpu.set_state(&state);
+        assert_eq!(rig.run_for(LIMIT).0, Stop::HaltedForGood);
+        let sum = u64::from(COUNT) * u64::from(COUNT - 1) / 2 * u64::from(ROUNDS);
+        assert_eq!(rig.vcpu.state().reg(Gpr::Rax), sum);
+        if let Some(translation) = &rig.vcpu.stats().translation {
+            assert!(translation.host_bytes > 6 << 20, "{translation:?}");
+        }
+    });
+}

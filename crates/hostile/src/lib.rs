@@ -61,6 +61,7 @@ tests! {
     growth::overlapping_blocks_do_not_pile_up,
     growth::code_from_devices_runs_and_stays_small,
     growth::calls_into_the_middle_of_code_do_not_pile_up,
+    growth::code_beyond_every_cache_stays_right,
     harness::the_fuzz_targets_stand_random_input,
     noise::states_full_of_nonsense,
     noise::random_code_in_real_mode,
@@ -103,6 +104,7 @@ macro_rules! suite {
             overlapping_blocks_do_not_pile_up
             code_from_devices_runs_and_stays_small
             calls_into_the_middle_of_code_do_not_pile_up
+            code_beyond_every_cache_stays_right
             the_fuzz_targets_stand_random_input
             states_full_of_nonsense
             random_code_in_real_mode

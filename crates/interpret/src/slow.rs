@@ -8,7 +8,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::AtomicU32;
 use std::time::Instant;
 
-use engine::{Callout, EngineError, EngineKind, Platform, Stop, VcpuConfig, VcpuStats};
+use engine::{Callout, EngineError, EngineKind, Platform, Stop, TraceEvent, VcpuConfig, VcpuStats};
 use iced_x86::{CpuidFeature, Instruction, Mnemonic};
 use memory::HostPage;
 use x86::cpuid::CpuidModel;
@@ -379,6 +379,16 @@ impl SlowPath {
     /// The word of pending signals.
     pub fn signals(&self) -> *const AtomicU32 {
         self.cpu.signals.word()
+    }
+
+    /// Whether somebody wants to see blocks as they are translated.
+    pub fn traces_blocks(&self) -> bool {
+        self.cpu.tracing.blocks
+    }
+
+    /// Shows an event to whoever traces.
+    pub fn report(&self, event: &TraceEvent) {
+        self.cpu.report(event);
     }
 
     /// The machine that is lent.

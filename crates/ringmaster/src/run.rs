@@ -104,6 +104,7 @@ pub fn launch(guest: Guest, execution: &ExecutionArgs, devices: Devices) -> Resu
         mitigations: execution.mitigations.into(),
         on_reset: execution.on_reset,
         stats: execution.stats,
+        code_cache: execution.code_cache.bytes(),
         trace: execution.trace.unwrap_or_default(),
     })
 }

@@ -21,7 +21,10 @@ mod counters;
 mod emit;
 mod engine_impl;
 mod fault;
+#[cfg(test)]
+mod golden;
 mod keys;
+mod listing;
 mod mode;
 mod registers;
 mod runtime;

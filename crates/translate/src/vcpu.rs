@@ -6,7 +6,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use engine::{
-    Callout, EngineError, EngineKind, Kick, Platform, Stop, Vcpu, VcpuConfig, VcpuSignals, VcpuStats,
+    Callout, EngineError, EngineKind, Kick, Platform, Stop, TraceEvent, Vcpu, VcpuConfig, VcpuSignals,
+    VcpuStats,
 };
 use interpret::slow::{Fetched, Ready, SlowPath};
 use interpret::tlb::CodeFlushes;
@@ -20,6 +21,7 @@ use crate::emit::{Emitter, LARGE_PAGE, Source, Style};
 use crate::engine_impl::Options;
 use crate::fault;
 use crate::keys::{Keys, Scope};
+use crate::listing::Listed;
 use crate::mode::{Mode, Way};
 use crate::runtime::{CHECK_LENGTH, Exit, LOOK_UP_LENGTH, Runtime, Vectors};
 
@@ -446,6 +448,12 @@ impl Core {
             return None;
         }
         self.counters.translating += started.map_or(Duration::ZERO, |at| at.elapsed());
+        if slow.traces_blocks() {
+            let guest = &bytes[..usize::from(made.guest_len)];
+            let (runtime, mode, lin) = (&self.runtime, key.mode, lin.0);
+            let listed = Listed { runtime, mode, lin, guest, origin, host: code, made: &made };
+            slow.report(&TraceEvent::Block { lin, listing: listed.text().into() });
+        }
         self.counters.blocks_made += 1;
         self.counters.guest_bytes += u64::from(made.guest_len);
         self.counters.host_bytes += code.len() as u64;

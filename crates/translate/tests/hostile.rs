@@ -1,7 +1,7 @@
-//! Guests that mean harm, on the translator, with little room for code.
+//! Guests that mean harm, on the translator, with the least room for code.
 
 #![allow(missing_docs, reason = "a test")]
 
 use translate::{Options, Translator};
 
-hostile::suite!(Translator::with(Options { code_cache: 16 << 20, ..Options::default() }));
+hostile::suite!(Translator::with(Options { code_cache: 1 << 20, ..Options::default() }));

@@ -35,7 +35,7 @@ fn host_cpuid(leaf: u32, subleaf: u32) -> CpuidResult {
 fn guest() -> Box<dyn Vcpu> {
     let config = VcpuConfig {
         id: 0,
-        memory: GuestMemory::new(1 << 20).expect("guest memory"),
+        memory: GuestMemory::new(2 << 20).expect("guest memory"),
         cpuid: Arc::new(CpuidModel::new(CpuidConfig::new(&host_cpuid, 1_000_000_000))),
         signals: Arc::new(VcpuSignals::default()),
         trace: None,

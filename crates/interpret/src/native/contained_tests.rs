@@ -11,9 +11,9 @@ use super::super::plan::Plan;
 use super::super::{HostCpu, emit};
 use crate::ops;
 
-#[path = "../../tests/hostile/dice.rs"]
+#[path = "../../../hostile/src/dice.rs"]
 mod dice;
-#[path = "../../tests/hostile/program.rs"]
+#[path = "../../../hostile/src/program.rs"]
 #[allow(dead_code, reason = "other tests use the rest")]
 mod program;
 

@@ -2,6 +2,7 @@
 //!
 //! Each option's value is a type that parses itself in its own file.
 
+pub mod code_cache;
 pub mod console;
 pub mod devices;
 pub mod disk;

@@ -2,6 +2,7 @@
 
 use clap::{Args, ValueEnum};
 
+use super::code_cache::CodeCacheSize;
 use super::console::Console;
 use super::engine::EngineChoice;
 use super::memory::MemorySize;
@@ -100,7 +101,10 @@ pub struct ExecutionArgs {
     #[arg(long, value_enum, value_name = "FORMAT", num_args = 0..=1, require_equals = true,
           default_missing_value = "text")]
     pub stats: Option<StatsFormat>,
-    /// Write events to standard error: exceptions, io, msr, separated by commas
+    /// Memory for translated code, from 1M to 1G, with K, M or G
+    #[arg(long, value_name = "SIZE", default_value_t = CodeCacheSize::DEFAULT)]
+    pub code_cache: CodeCacheSize,
+    /// Write events to standard error: exceptions, io, msr, blocks, separated by commas
     #[arg(long, value_name = "WHAT")]
     pub trace: Option<TraceWhat>,
 }

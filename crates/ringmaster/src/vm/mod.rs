@@ -85,6 +85,8 @@ pub struct VmRequest {
     pub on_reset: OnReset,
     /// Statistics at the end.
     pub stats: Option<StatsFormat>,
+    /// Bytes of translated code to keep.
+    pub code_cache: usize,
     /// Events to write to standard error.
     pub trace: TraceWhat,
 }
@@ -132,7 +134,8 @@ fn engine_of(request: &VmRequest) -> Result<Box<dyn Engine>, Failure> {
         EngineKind::Interpret => Ok(Box::new(interpret::Interpreter)),
         EngineKind::Translate => {
             let count = request.stats.is_some();
-            let options = translate::Options { count, ..translate::Options::default() };
+            let code_cache = request.code_cache;
+            let options = translate::Options { count, code_cache, ..translate::Options::default() };
             Ok(Box::new(translate::Translator::with(options)))
         }
         EngineKind::Kvm => kvm::Kvm::new()

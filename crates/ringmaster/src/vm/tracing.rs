@@ -42,6 +42,7 @@ fn line(event: &TraceEvent) -> String {
             let value = value.map_or_else(|| "#GP".to_owned(), |value| format!("{value:#x}"));
             format!("MSR {index:#x} {}: {value}", direction(write))
         }
+        TraceEvent::Block { lin, ref listing } => format!("block at {lin:#x}\n{}", listing.trim_end()),
     }
 }
 
@@ -56,6 +57,8 @@ mod tests {
         let exception = Exception::pf(PageFaultCode::WRITE, 0x1234);
         let event = TraceEvent::Exception { rip: 0x10, exception };
         assert_eq!(line(&event), "exception 14 error code 0x2 CR2 0x1234 at 0x10");
+        let event = TraceEvent::Block { lin: 0x10, listing: "nop | nop\n".into() };
+        assert_eq!(line(&event), "block at 0x10\nnop | nop");
         let event = TraceEvent::Msr { index: 0x10, value: None, write: true };
         assert_eq!(line(&event), "MSR 0x10 write: #GP");
     }

@@ -22,6 +22,8 @@ fn bad_usage_is_status_2() {
         (&["run", "--kernel", "k", "--memory", "lots"], "such as 512M"),
         (&["run", "--kernel", "k", "--timeout", "0"], "such as 30"),
         (&["run", "--kernel", "k", "--trace", "irq"], "cannot trace"),
+        (&["run", "--kernel", "k", "--code-cache", "64K"], "from 1M to 1G, such as 64M"),
+        (&["run", "--kernel", "k", "--code-cache", "2G"], "from 1M to 1G, such as 64M"),
         (&["run", "--kernel", "k", "--stats=xml"], "invalid value 'xml'"),
         (&["run", "--kernel", "k", "--on-reset", "halt"], "invalid value 'halt'"),
         (&["run", "--kernel", "k", "--console", "vga"], "stdio, none, file=PATH"),
