@@ -9,7 +9,7 @@ use x86::Gpr;
 use crate::board::Rig;
 use crate::world::{CODE, MMIO, RAM, Start};
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(300);
 
 /// Bytes of this process that are in memory.
 fn resident() -> u64 {
@@ -104,7 +104,7 @@ pub(crate) fn code_from_devices_runs_and_stays_small(engine: &dyn Engine) {
 /// pages: an engine may translate what it only steps through above.
 pub(crate) fn calls_into_the_middle_of_code_do_not_pile_up(engine: &dyn Engine) {
     bounded(400, || {
-        const PAGES: u64 = 16;
+        const PAGES: u64 = 4;
         let mut rig = Rig::new(engine, 1, RAM);
         let mut state = Start::orderly(Mode::Long64, 0).plain(&rig);
         let start = 0x10_0000;

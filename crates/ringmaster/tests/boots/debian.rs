@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 use libtest_mimic::{Failed, Trial};
 
 use crate::disks::{succeed, tool_command};
-use crate::guests::scratch;
+use crate::guests::{engine, scratch};
 use crate::process::Run;
 use crate::systems::needing;
 
@@ -51,12 +51,11 @@ fn login(made: &Path) -> Result<(), Failed> {
     let folder = tempfile::tempdir()?;
     let (disk, raw) = (folder.path().join("debian.qcow2"), folder.path().join("raw"));
     fs::copy(made, &disk)?;
-    let engine = std::env::var("BOOTS_ENGINE").unwrap_or_else(|_| "auto".to_owned());
     let path = |extension| made.with_extension(extension).display().to_string();
     let mut run = Run::start([
         "run",
         "--engine",
-        &engine,
+        &engine(),
         "--memory",
         "1G",
         "--kernel",

@@ -77,21 +77,18 @@ impl Drivers {
     /// Starts a guest that loads the drivers, does what `script` says, and
     /// powers off.
     fn start(&self, script: &str, cmdline: &str, options: &[String]) -> Result<Run, Failed> {
-        let engine = std::env::var("BOOTS_ENGINE").unwrap_or_else(|_| "auto".to_owned());
         let mut archive = Archive::default();
         archive.program("script", format!("#!/bin/sh\n{script}\n").as_bytes())?;
         let path = tempfile::NamedTempFile::new()?;
         fs::write(path.path(), archive.finish()?)?;
         let load = "for module in /modules/*; do insmod $module; done; sh /script";
         let mut args = self.debian.run(load);
-        args.retain(|arg| arg != "--engine" && arg != "interpret");
         if let Some(words) = args.iter_mut().find(|arg| arg.starts_with("console=")) {
             *words = format!("{cmdline} {words}");
         }
         for initrd in [self.modules.as_path(), path.path()] {
             args.extend(["--initrd".to_owned(), initrd.display().to_string()]);
         }
-        args.extend(["--engine".to_owned(), engine]);
         args.extend(options.iter().cloned());
         let mut run = Run::start(args)?;
         run.wait_for("user space reached")?;

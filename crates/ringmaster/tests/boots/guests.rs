@@ -9,6 +9,11 @@ use ringmaster::demo::initramfs;
 use ringmaster::fetch::fetch_packages;
 use ringmaster::packages::Request;
 
+/// The engine that runs the guests: `BOOTS_ENGINE`, else the translator.
+pub(crate) fn engine() -> String {
+    std::env::var("BOOTS_ENGINE").unwrap_or_else(|_| "translate".to_owned())
+}
+
 /// A file of a package, or why it cannot be had.
 pub(crate) type Fetched = Result<PathBuf, String>;
 
@@ -48,7 +53,7 @@ impl Debian {
         [
             "run",
             "--engine",
-            "interpret",
+            &engine(),
             "--kernel",
             &path(kernel),
             "--initrd",

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::{Failed, Trial};
 
-use crate::guests::{AMD64, Debian};
+use crate::guests::{AMD64, Debian, engine};
 use crate::process::{LIMIT, Run};
 use crate::systems::needing;
 
@@ -40,7 +40,8 @@ fn free_port() -> std::io::Result<u16> {
 /// A guest on `net` that runs `command`. It does not try whether timer
 /// interrupts come in time: on a busy host they may not.
 fn start(net: &str, command: &str) -> Result<Run, Failed> {
-    let how = ["demo", "--engine", "interpret", "--cmdline", "no_timer_check"];
+    let engine = engine();
+    let how = ["demo", "--engine", &engine, "--cmdline", "no_timer_check"];
     Run::start(how.into_iter().chain(["--net", net, "--exec", command]))
 }
 
