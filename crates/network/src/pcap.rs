@@ -123,3 +123,56 @@ impl<B: NetBackend> NetBackend for Capture<B> {
         self.inner.reset();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+    use std::sync::mpsc;
+
+    use crate::stream::Stream;
+
+    fn capture(path: &Path) -> (Capture<Stream>, UnixStream, mpsc::Receiver<io::Error>) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (tell, told) = mpsc::channel();
+        let on_error = Box::new(move |error| tell.send(error).unwrap());
+        let capture = Capture::create(Stream::new(ours).unwrap(), path, on_error).unwrap();
+        (capture, theirs, told)
+    }
+
+    #[test]
+    fn both_directions_are_kept_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("frames.pcap");
+        let (mut capture, mut theirs, _told) = capture(&path);
+        let mut frame = Frame::whole(b"from the guest".to_vec());
+        assert_eq!(capture.send(&frame), Sent::Taken);
+        theirs.write_all(b"\0\0\0\x05there").unwrap();
+        capture.service();
+        assert!(capture.receive(&mut frame));
+        assert!(!capture.receive(&mut frame));
+        // Readable while the capture goes on.
+        let mut bytes = Vec::new();
+        File::open(&path).unwrap().read_to_end(&mut bytes).unwrap();
+        assert_eq!(bytes[..8], [0x4d, 0x3c, 0xb2, 0xa1, 2, 0, 4, 0]);
+        assert_eq!(bytes[20..24], [1, 0, 0, 0]);
+        assert_eq!(bytes[32..40], [14, 0, 0, 0, 14, 0, 0, 0]);
+        assert_eq!(bytes[40..54], *b"from the guest");
+        assert_eq!(bytes[62..], *b"\x05\0\0\0\x05\0\0\0there");
+    }
+
+    #[test]
+    fn a_full_disk_ends_the_capture_and_not_the_network() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("frames.pcap");
+        let (mut capture, mut theirs, told) = capture(&path);
+        capture.out = Some(BufWriter::new(File::options().write(true).open("/dev/full").unwrap()));
+        let mut frame = Frame::whole(vec![7; 100]);
+        assert_eq!(capture.send(&frame), Sent::Taken);
+        assert!(!capture.receive(&mut frame));
+        assert_eq!(told.recv().unwrap().kind(), io::ErrorKind::StorageFull);
+        assert_eq!(capture.send(&frame), Sent::Taken);
+        theirs.read_exact(&mut [0; 208]).unwrap();
+    }
+}

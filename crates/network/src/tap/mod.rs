@@ -7,6 +7,10 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
+use rustix::io::Errno;
+use rustix::net::netdevice::name_to_index;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+
 use crate::poller::Poller;
 use crate::vnet::VNET_HEADER;
 use crate::{Frame, MAX_FRAME, NetBackend, Offload, Offloads, Sent};
@@ -17,8 +21,11 @@ pub enum TapError {
     /// The kernel has no such devices.
     #[error("/dev/net/tun cannot be opened")]
     Tun(#[source] io::Error),
-    /// There is no device of that name, and none may be made.
-    #[error("tap device '{0}' cannot be attached; make it with 'ip tuntap add dev {0} mode tap user $USER'")]
+    /// There is no device of that name.
+    #[error("there is no tap device '{0}'; make it with 'ip tuntap add dev {0} mode tap user $USER'")]
+    Absent(String),
+    /// It belongs to somebody else, is in use, or is something else.
+    #[error("'{0}' cannot be used as a tap device")]
     Attach(String, #[source] io::Error),
     /// The kernel refuses what frames need.
     #[error("tap device '{0}' cannot be set up")]
@@ -40,6 +47,9 @@ impl Tap {
     /// # Errors
     /// If there is none, this process may not, or it is in use.
     pub fn open(name: &str) -> Result<Self, TapError> {
+        if !exists(name).map_err(TapError::Tun)? {
+            return Err(TapError::Absent(name.to_owned()));
+        }
         let file = File::options().read(true).write(true).open("/dev/net/tun").map_err(TapError::Tun)?;
         ioctl::attach(&file, name).map_err(|error| TapError::Attach(name.to_owned(), error))?;
         Self::set_up(file).map_err(|error| TapError::SetUp(name.to_owned(), error))
@@ -52,6 +62,17 @@ impl Tap {
         let poller = Poller::new()?;
         poller.watch(&file, 0)?;
         Ok(Self { file, poller, readable: true, buffer: vec![0; VNET_HEADER + MAX_FRAME], up: true })
+    }
+}
+
+/// Whether there is an interface `name`. Attaching would make one, for whoever
+/// may do that, and it would lead nowhere.
+fn exists(name: &str) -> io::Result<bool> {
+    let any = socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+    match name_to_index(&any, name) {
+        Ok(_) => Ok(true),
+        Err(Errno::NODEV) => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -128,11 +149,12 @@ mod tests {
 
     #[test]
     fn an_absent_device_is_named() {
-        let error = Tap::open("no-such-tap0").err();
-        // Whoever may make devices has just made one; it vanishes by itself.
-        if let Some(error) = error {
-            let text = error.to_string();
-            assert!(text.contains("no-such-tap0") || text.contains("/dev/net/tun"), "{text}");
-        }
+        let text = Tap::open("no-such-tap0").err().unwrap().to_string();
+        assert!(text.contains("there is no tap device 'no-such-tap0'"), "{text}");
+    }
+
+    #[test]
+    fn what_is_no_tap_device_is_refused() {
+        assert!(Tap::open("lo").is_err());
     }
 }

@@ -49,7 +49,7 @@ fn both_ways(_: &Debian) -> Result<(), Failed> {
     let (web, door) = (web_server("a page of the host")?, free_port()?);
     let net = format!("user,forward=tcp:{door}:7777");
     let command = format!(
-        "ip address show eth0; cat /etc/resolv.conf; wget -qO- http://10.0.2.2:{web}/; \
+        "ip address show eth0; cat /etc/resolv.conf; (echo GET /; sleep 1) | nc 10.0.2.2 {web}; \
          ping -c 1 -W 5 10.0.2.2; echo listening; nc -l -p 7777 -e cat; echo served"
     );
     let mut run = start(&net, &command)?;
@@ -88,7 +88,7 @@ fn echo(port: u16, bytes: &[u8]) -> std::io::Result<Vec<u8>> {
 
 fn restricted(_: &Debian) -> Result<(), Failed> {
     let web = web_server("a page of the host")?;
-    let command = format!("wget -T 5 -qO- http://10.0.2.2:{web}/ || echo refused; ip address show eth0");
+    let command = format!("(echo GET /; sleep 1) | nc 10.0.2.2 {web} || echo refused; ip address show eth0");
     let mut run = start("user,restrict", &command)?;
     run.wait_for("refused")?;
     run.wait_for("inet 10.0.2.15/24")?;

@@ -75,6 +75,30 @@ fn what_the_host_lacks_is_status_3() {
 }
 
 #[test]
+fn a_network_that_cannot_be_had_is_status_3() {
+    let folder = tempfile::tempdir().unwrap();
+    let kernel = folder.path().join("kernel");
+    fs::write(&kernel, b"not a kernel").unwrap();
+    let kernel = kernel.to_str().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let absent = folder.path().join("socket").display().to_string();
+    let cases = [
+        (format!("user,forward=tcp:{port}:22"), format!("cannot listen at 127.0.0.1:{port}")),
+        ("tap=no-such-tap0".to_owned(), "there is no tap device 'no-such-tap0'".to_owned()),
+        (format!("stream={absent}"), format!("nobody takes frames at {absent}")),
+    ];
+    for (net, words) in cases {
+        let output = run(&["run", "--engine", "interpret", "--kernel", kernel, "--net", &net]);
+        assert_refused(&output, 3, &words);
+    }
+    let nowhere = folder.path().join("no/such.pcap").display().to_string();
+    let output =
+        run(&["run", "--engine", "interpret", "--kernel", kernel, "--net", "user", "--pcap", &nowhere]);
+    assert_refused(&output, 1, "cannot keep frames");
+}
+
+#[test]
 fn bad_files_are_told_apart() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();

@@ -12,17 +12,20 @@ use std::time::{Duration, Instant};
 use chipset::Line;
 use chipset::pci::PciFunction;
 use memory::GuestMemory;
+use network::user::{Reach, UserConfig, UserNet};
 use storage::{Disk, DiskFormat, DiskOptions};
 use virtio::VirtioDevice;
 use virtio::balloon::Balloon;
 use virtio::blk::Block;
 use virtio::console::{Console, Port, PortInput};
 use virtio::fs::SharedFolder;
+use virtio::net::Net;
 use virtio::pci::VirtioPci;
 use virtio::rng::Rng;
 use virtio::vsock::{GUEST_CID, Vsock};
 use x86::GuestPhysAddr;
 
+const MAC: [u8; 6] = [0x52, 0x54, 0, 0x12, 0x34, 0x56];
 const MEMORY: u64 = 2 << 20;
 const QUEUES: u64 = 0x1_0000;
 const QUEUE_SPACE: u64 = 0x4000;
@@ -42,11 +45,12 @@ pub(crate) enum Kind {
     Balloon,
     Vsock,
     Fs,
+    Net,
 }
 
 #[allow(dead_code, reason = "for the test")]
-pub(crate) const ALL: [Kind; 6] =
-    [Kind::Block, Kind::Rng, Kind::Console, Kind::Balloon, Kind::Vsock, Kind::Fs];
+pub(crate) const ALL: [Kind; 7] =
+    [Kind::Block, Kind::Rng, Kind::Console, Kind::Balloon, Kind::Vsock, Kind::Fs, Kind::Net];
 
 fn device(kind: Kind, folder: &Path) -> io::Result<Box<dyn VirtioDevice>> {
     Ok(match kind {
@@ -66,6 +70,12 @@ fn device(kind: Kind, folder: &Path) -> io::Result<Box<dyn VirtioDevice>> {
         }
         Kind::Balloon => Box::new(Balloon::new(1 << 20)),
         Kind::Vsock => Box::new(Vsock::new(GUEST_CID, &folder.join("vsock"))?),
+        // A network that leads nowhere.
+        Kind::Net => {
+            let config = UserConfig { reach: Reach::Nothing, ..UserConfig::new(MAC) };
+            let network = UserNet::new(config).map_err(io::Error::other)?;
+            Box::new(Net::new(MAC, Box::new(network)))
+        }
         Kind::Fs => {
             fs::write(folder.join("file"), b"contents")?;
             Box::new(SharedFolder::new(folder, "tag", false)?)

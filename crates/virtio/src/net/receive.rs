@@ -1,5 +1,7 @@
 //! Frames for the guest (5.1.6.3, 5.1.6.4).
 
+use std::collections::VecDeque;
+
 use network::{Frame, VNET_HEADER};
 
 use crate::{BrokenQueue, Chain, VirtQueue};
@@ -16,66 +18,67 @@ pub(super) enum Delivery {
 /// The queue for frames to the guest.
 pub(super) struct Receiver {
     pub(super) queue: VirtQueue,
-    /// A frame may lie in several chains.
-    mergeable: bool,
-    chains: Vec<Chain>,
+    /// The most chains that a frame may lie in.
+    most: usize,
+    /// Chains that were taken and not yet used. They stay here while a frame
+    /// waits for more, so that the driver is asked for those that follow.
+    chains: VecDeque<Chain>,
+    /// Bytes in them.
+    room: u64,
 }
 
 impl Receiver {
     pub(super) fn new(queue: VirtQueue, mergeable: bool) -> Self {
-        Self { queue, mergeable, chains: Vec::new() }
+        let most = if mergeable { queue.size().into() } else { 1 };
+        Self { queue, most, chains: VecDeque::new(), room: 0 }
     }
 
     /// Puts `frame` into the guest's buffers.
     pub(super) fn deliver(&mut self, frame: &Frame) -> Result<Delivery, BrokenQueue> {
         let needed = (VNET_HEADER + frame.bytes.len()) as u64;
-        let most = if self.mergeable { self.queue.size() } else { 1 };
-        self.chains.clear();
-        let mut room = 0;
-        while room < needed {
-            if self.chains.len() >= usize::from(most) {
+        while self.room < needed {
+            if self.chains.len() >= self.most {
                 // It would not fit into the emptiest queue either.
-                return Ok(self.give_up());
+                return Ok(Delivery::Done);
             }
-            let Some(chain) = self.queue.pop()? else { return Ok(self.wait()) };
+            let Some(chain) = self.queue.pop()? else { return Ok(Delivery::NoRoom) };
             if chain.writable_len() < VNET_HEADER as u64 {
                 return Err(self.queue.fail());
             }
-            room += chain.writable_len();
-            self.chains.push(chain);
+            self.room += chain.writable_len();
+            self.chains.push_back(chain);
         }
-        self.write(frame);
+        self.write(frame, needed);
         Ok(Delivery::Done)
     }
 
-    /// Leaves the chains for later.
-    fn wait(&mut self) -> Delivery {
-        self.chains.drain(..).for_each(|_| self.queue.unpop());
-        Delivery::NoRoom
+    /// How many chains `needed` bytes take.
+    fn count(&self, needed: u64) -> u16 {
+        let mut room = 0;
+        let enough = |chain: &Chain| {
+            room += chain.writable_len();
+            room >= needed
+        };
+        let last = self.chains.iter().position(enough).unwrap_or(0);
+        u16::try_from(last + 1).unwrap_or(u16::MAX)
     }
 
-    fn give_up(&mut self) -> Delivery {
-        self.wait();
-        Delivery::Done
-    }
-
-    fn write(&mut self, frame: &Frame) {
+    fn write(&mut self, frame: &Frame, needed: u64) {
         let mut header = frame.offload.header();
-        let buffers = u16::try_from(self.chains.len()).unwrap_or(u16::MAX);
-        header[VNET_HEADER - 2..].copy_from_slice(&buffers.to_le_bytes());
+        let count = self.count(needed);
+        header[VNET_HEADER - 2..].copy_from_slice(&count.to_le_bytes());
         let (mut rest, mut offset) = (frame.bytes.as_slice(), VNET_HEADER as u64);
-        for (nth, chain) in self.chains.iter().enumerate() {
-            let memory = self.queue.memory();
-            if nth == 0 {
+        for chain in self.chains.drain(..usize::from(count).min(self.chains.len())) {
+            let (memory, length) = (self.queue.memory(), chain.writable_len());
+            if offset != 0 {
                 chain.write(memory, 0, &header);
             }
-            let room = usize::try_from(chain.writable_len().saturating_sub(offset)).unwrap_or(usize::MAX);
+            let room = usize::try_from(length.saturating_sub(offset)).unwrap_or(usize::MAX);
             let (part, after) = rest.split_at(room.min(rest.len()));
             chain.write(memory, offset, part);
-            let written = offset + part.len() as u64;
-            self.queue.push(chain, written);
+            self.queue.push(&chain, offset + part.len() as u64);
+            self.room -= length;
             (rest, offset) = (after, 0);
         }
-        self.chains.clear();
     }
 }

@@ -209,6 +209,28 @@ fn a_large_frame_is_spread_over_mergeable_buffers() {
 }
 
 #[test]
+fn a_large_frame_waits_until_there_are_enough_buffers() {
+    let mut bench = bench(BASIC | MERGEABLE | feature::RING_EVENT_IDX);
+    bench.driver.describe(0, 0, (Driver::buffer(0), 100, 2, 0));
+    bench.driver.describe(0, 1, (Driver::buffer(1), 200, 2, 0));
+    bench.driver.offer(0, 0);
+    bench.arrives(Frame::whole(frame(250)));
+    assert_eq!(bench.driver.used_within(0, Duration::from_millis(50)), None);
+    bench.driver.offer(0, 1);
+    assert_eq!(bench.driver.used(0), (0, 100));
+    assert_eq!(bench.driver.used(0), (1, 162));
+    // Small ones take one each, also of those that waited for a large one.
+    bench.driver.offer(0, 0);
+    bench.arrives(Frame::whole(frame(150)));
+    assert_eq!(bench.driver.used_within(0, Duration::from_millis(50)), None);
+    bench.driver.offer(0, 1);
+    assert_eq!((bench.driver.used(0), bench.driver.used(0)), ((0, 100), (1, 62)));
+    bench.arrives(Frame::whole(frame(60)));
+    bench.driver.offer(0, 1);
+    assert_eq!(bench.driver.used(0), (1, 72));
+}
+
+#[test]
 fn a_frame_that_can_never_fit_is_dropped() {
     let mut bench = bench(BASIC);
     bench.driver.send(0, &[], &[(Driver::buffer(0), 200)]);
