@@ -232,7 +232,7 @@ pub(crate) struct Fill {
 /// A tag that no access hits which begins in a page with this index: neither
 /// that page nor the next, where the access may end.
 const fn empty(index: usize) -> u64 {
-    (((index ^ ENTRIES / 2) as u64) << 12).wrapping_neg()
+    (((index ^ (ENTRIES / 2)) as u64) << 12).wrapping_neg()
 }
 
 /// The first-level entry of a linear address.

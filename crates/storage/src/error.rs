@@ -89,7 +89,10 @@ pub enum StorageError {
 impl StorageError {
     /// Whether the image is to blame, not the host or the command line.
     pub fn is_invalid_image(&self) -> bool {
-        matches!(self, Self::Invalid { .. } | Self::NotADisk { .. } | Self::OddSize { .. } | Self::Chain { .. })
+        matches!(
+            self,
+            Self::Invalid { .. } | Self::NotADisk { .. } | Self::OddSize { .. } | Self::Chain { .. }
+        )
     }
 
     /// Whether the host refused.
