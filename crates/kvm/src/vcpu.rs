@@ -137,7 +137,11 @@ impl KvmVcpu {
                 Ok(()) => self.enter(platform),
             };
             match next {
-                Next::Enter if single && self.kept.activity == Activity::Halted => break None,
+                // An access that the machine has answered ends its instruction;
+                // KVM may not tell of the step then.
+                Next::Enter if single && (self.incomplete || self.kept.activity == Activity::Halted) => {
+                    break None;
+                }
                 Next::Enter => {}
                 Next::Stepped if single => break None,
                 Next::Stepped => {}

@@ -59,16 +59,20 @@ pub(super) fn get(sregs: &kvm_sregs2, state: &mut CpuState) {
         *state.segment_mut(name) = neutral(segment);
     }
     state.ldtr = neutral(&sregs.ldt);
-    state.tr = neutral(&sregs.tr);
+    // A task register that is loaded is busy, whether the bit is kept or not.
+    let mut tr = sregs.tr;
+    tr.type_ |= BUSY;
+    state.tr = neutral(&tr);
     state.gdtr = neutral_table(&sregs.gdt);
     state.idtr = neutral_table(&sregs.idt);
 }
 
-/// The task register. AMD's processors do not keep the busy bit in it, and KVM
-/// adds it when it reads the register; Intel's do not run a guest without.
+/// The bit of a task-state segment's type that says that it is in use.
+const BUSY: u8 = 2;
+
+/// The task register. AMD's processors do not keep the busy bit in it; Intel's do not run a guest without.
 /// (QEMU's emulation of AMD-V stops the whole emulator when it meets the bit.)
 fn task_register(tr: &Segment, vendor: Vendor) -> kvm_segment {
-    const BUSY: u8 = 2;
     let mut segment = kvms(tr);
     if vendor == Vendor::Amd {
         segment.type_ &= !BUSY;
@@ -158,5 +162,7 @@ mod tests {
         assert_eq!(state.differences(&back), []);
         put(&state, Vendor::Amd, &mut sregs);
         assert_eq!((state.tr.attributes.kind(), sregs.tr.type_), (0xb, 9));
+        get(&sregs, &mut back);
+        assert_eq!(state.differences(&back), []);
     }
 }
