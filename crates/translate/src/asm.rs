@@ -254,19 +254,9 @@ impl Asm {
 
     /// PEXT with the mask in memory.
     pub(crate) fn pext(&mut self, to: Reg, from: Reg, mask: Mem) {
-        self.bmi(0b10, to, from, mask);
-    }
-
-    /// PDEP with the mask in memory.
-    pub(crate) fn pdep(&mut self, to: Reg, from: Reg, mask: Mem) {
-        self.bmi(0b11, to, from, mask);
-    }
-
-    /// PEXT or PDEP by their VEX.pp.
-    fn bmi(&mut self, pp: u8, to: Reg, from: Reg, mask: Mem) {
         let (index, base) = (mask.index.map_or(0, |(index, _)| index), mask.base.unwrap_or(0));
         let inverted = !((to >> 3) << 7 | (index >> 3) << 6 | (base >> 3) << 5) & 0xe0;
-        self.bytes(&[0xc4, inverted | 0x02, 0x80 | (!from & 15) << 3 | pp, 0xf5]);
+        self.bytes(&[0xc4, inverted | 0x02, 0x80 | (!from & 15) << 3 | 0b10, 0xf5]);
         self.modrm_mem(to, mask);
     }
 
@@ -452,7 +442,6 @@ impl Asm {
 #[derive(Clone, Copy, Debug)]
 #[repr(u8)]
 pub(crate) enum Arith {
-    Add = 0,
     And = 4,
     Sub = 5,
     Xor = 6,
@@ -461,7 +450,6 @@ pub(crate) enum Arith {
 
 /// Conditions by their number in opcodes.
 pub(crate) mod condition {
-    pub(crate) const BELOW: u8 = 2;
     pub(crate) const EQUAL: u8 = 4;
     pub(crate) const NOT_EQUAL: u8 = 5;
 }
@@ -492,7 +480,7 @@ mod tests {
 
     #[test]
     fn operands_are_encoded_as_meant() {
-        let table: [(&str, Write); 22] = [
+        let table: [(&str, Write); 21] = [
             ("mov r9,rax", |a| a.mov(R9, RAX)),
             ("mov rcx,[rsp+r11*8+12345h]", |a| a.load(RCX, indexed(Some(RSP), R11, 3, 0x12345))),
             ("lea rcx,[rcx+r10+7]", |a| a.lea(true, RCX, indexed(Some(RCX), R10, 0, 7))),
@@ -501,7 +489,6 @@ mod tests {
             ("lea r10,[r8*4+100h]", |a| a.lea(true, R10, indexed(None, R8, 2, 0x100))),
             ("lea r10,[0FFFFFFFF80000000h]", |a| a.lea(true, R10, absolute(i32::MIN))),
             ("pext r11,r10,[rsp+20h]", |a| a.pext(R11, R10, field(0x20))),
-            ("pdep rcx,rcx,[rsp+28h]", |a| a.pdep(RCX, RCX, field(0x28))),
             ("mov rax,8000000000000000h", |a| a.constant(RAX, 1 << 63)),
             ("mov r10,0FFFFFFFF81000000h", |a| a.constant(R10, 0xffff_ffff_8100_0000)),
             ("mov qword [r10+r11],0FFFFFFFFFFFFFFFFh", |a| {

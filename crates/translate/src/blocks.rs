@@ -197,11 +197,6 @@ impl Blocks {
         self.by_key.get(key).copied()
     }
 
-    /// How many there are, invalid ones included.
-    pub(crate) fn len(&self) -> usize {
-        self.all.len()
-    }
-
     /// Bytes in use beside the code cache.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes

@@ -48,11 +48,6 @@ impl CodeCache {
         range.start + self.kept..range.end
     }
 
-    /// Bytes in use.
-    pub(crate) fn used(&self) -> usize {
-        self.used
-    }
-
     /// Where the next code will lie.
     pub(crate) fn next(&self) -> usize {
         self.executable.as_ptr() as usize + self.used
@@ -98,14 +93,6 @@ impl CodeCache {
                 place.write_unaligned(rel);
             }
         }
-    }
-
-    /// The code between two addresses, to be looked at.
-    pub(crate) fn bytes(&self, from: usize, to: usize) -> &[u8] {
-        let start = self.executable.as_ptr() as usize;
-        debug_assert!(start <= from && from <= to && to <= start + self.used);
-        // SAFETY: inside the mapping, and not written while borrowed.
-        unsafe { std::slice::from_raw_parts(from as *const u8, to - from) }
     }
 }
 

@@ -11,7 +11,6 @@
 
 // Host code, made here and called from here, is this crate's job.
 #![allow(unsafe_code)]
-#![allow(dead_code, reason = "what the traces and the stack windows will use")]
 
 mod asm;
 mod blocks;

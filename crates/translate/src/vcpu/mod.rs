@@ -1,0 +1,275 @@
+//! A vCPU: finding code, running it, and doing what it comes back for.
+
+mod enter;
+mod exits;
+mod make;
+mod stale;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use engine::{EngineError, EngineKind, Kick, Platform, Stop, Vcpu, VcpuConfig, VcpuSignals, VcpuStats};
+use interpret::slow::SlowPath;
+use x86::{CpuState, Cr4, Exception, LinearAddr};
+
+use enter::Prepared;
+
+use crate::blocks::{BlockId, Blocks};
+use crate::cache::CodeCache;
+use crate::context::{ContextBox, jump_mask};
+use crate::counters::Counters;
+use crate::emit::{Emitter, Style};
+use crate::engine_impl::Options;
+use crate::fault;
+use crate::keys::{Keys, Scope};
+use crate::mode::Mode;
+use crate::runtime::{Exit, Runtime, Vectors};
+
+/// One translated processor.
+pub(crate) struct Translated {
+    slow: SlowPath,
+    core: Core,
+    signals: Arc<VcpuSignals>,
+}
+
+/// Everything but the interpreter.
+struct Core {
+    context: Arc<ContextBox>,
+    cache: CodeCache,
+    runtime: Runtime,
+    emitter: Emitter,
+    blocks: Blocks,
+    keys: Keys,
+    counters: Counters,
+    options: Options,
+    /// The code epoch at which all blocks were compared with their pages.
+    epoch: u64,
+    /// The interpreter's generation of decoded instructions.
+    generation: u64,
+    /// What supervisor code depends on.
+    scope: Scope,
+    /// How often all blocks were dropped.
+    forgotten: u64,
+    /// Where the pages of position-independent code were last mapped.
+    pages: HashMap<u64, u64>,
+    /// The x87's last instruction as the guest knows it.
+    last_fip: u64,
+    /// What the context is prepared for.
+    prepared: Option<Prepared>,
+    /// The interpreter may have changed floating-point registers.
+    fpu_touched: bool,
+    /// The guest's time-stamp counter is the host's plus a constant.
+    tsc: bool,
+    /// Flushes of pages with supervisor code that links between pages know of.
+    linked_at: (u64, u64),
+}
+
+/// Rings when a signal has become pending.
+struct Doorbell(Arc<ContextBox>);
+
+impl Kick for Doorbell {
+    fn kick(&self) {
+        let context = self.0.pointer().as_ptr();
+        // SAFETY: the context is valid as long as its box; only atomics are
+        // touched.
+        unsafe {
+            (*context).exit_request.store(1, Ordering::SeqCst);
+            (*context).key.store(0, Ordering::SeqCst);
+        }
+    }
+}
+
+impl Translated {
+    pub(crate) fn new(config: VcpuConfig, options: Options) -> Result<Self, EngineError> {
+        let refused = |what: &str, error: rustix::io::Errno| EngineError::Unusable {
+            engine: EngineKind::Translate,
+            reason: format!("it needs {what}, which the host refuses ({error})"),
+        };
+        let context = Arc::new(ContextBox::new().map_err(|error| refused("memory", error))?);
+        let mut cache =
+            CodeCache::new(options.code_cache).map_err(|error| refused("executable memory", error))?;
+        let runtime = Runtime::build(&mut cache, Vectors::of_host());
+        let signals = Arc::clone(&config.signals);
+        // SAFETY: the context outlives the interpreter, which is dropped first;
+        // generated code accesses the TLB only between calls.
+        let slow = unsafe { SlowPath::new(config, context.tlb()) }?;
+        signals.set_kick(Some(Arc::new(Doorbell(Arc::clone(&context)))));
+        let style = Style { max_insns: options.max_block.max(1), counts: options.count };
+        let core = Core {
+            epoch: slow.memory().code_epoch(),
+            generation: slow.generation(),
+            context,
+            cache,
+            runtime,
+            emitter: Emitter::new(runtime, style),
+            blocks: Blocks::default(),
+            keys: Keys::default(),
+            counters: Counters::new(),
+            options,
+            scope: Scope::default(),
+            forgotten: 0,
+            pages: HashMap::new(),
+            last_fip: 0,
+            prepared: None,
+            fpu_touched: true,
+            tsc: false,
+            linked_at: (0, 0),
+        };
+        Ok(Self { slow, core, signals })
+    }
+}
+
+impl Drop for Translated {
+    fn drop(&mut self) {
+        self.signals.set_kick(None);
+    }
+}
+
+impl Vcpu for Translated {
+    fn state(&self) -> CpuState {
+        self.slow.state().clone()
+    }
+
+    fn set_state(&mut self, state: &CpuState) {
+        self.core.fpu_touched = true;
+        self.slow.set_state(state);
+    }
+
+    fn run(&mut self, platform: &dyn Platform) -> Stop {
+        let core = &mut self.core;
+        self.slow.with_platform(platform, |slow| {
+            core.start(slow);
+            core.run(slow)
+        })
+    }
+
+    fn step(&mut self, platform: &dyn Platform) -> Option<Stop> {
+        self.core.fpu_touched = true;
+        self.slow.with_platform(platform, |slow| slow.step().err())
+    }
+
+    fn stats(&self) -> VcpuStats {
+        let context = self.core.context.pointer().as_ptr();
+        // SAFETY: no generated code runs now.
+        let (blocks, tests, refills) = unsafe { ((*context).blocks, (*context).tests, (*context).refills) };
+        let counted = self.core.options.count.then_some((blocks, tests));
+        VcpuStats {
+            translation: Some(self.core.counters.report(counted, refills)),
+            ..self.slow.stats().clone()
+        }
+    }
+}
+
+/// Where to go on.
+enum Found {
+    /// At this host address.
+    Code(usize),
+    /// The instruction crosses a page or does not lie in memory.
+    Single,
+    /// It cannot be fetched.
+    Fault(Exception),
+}
+
+impl Core {
+    /// Before generated code runs on this thread.
+    fn start(&mut self, slow: &mut SlowPath) {
+        fault::install_handlers(self.cache.changing(), self.runtime.exit(Exit::Interpret));
+        let context = self.context.pointer().as_ptr();
+        let tsc_offset = slow.platform().tsc_offset();
+        self.tsc = tsc_offset.is_some();
+        // SAFETY: no generated code runs now.
+        unsafe {
+            (*context).state = slow.state_mut();
+            (*context).signals = slow.signals();
+            (*context).tsc_offset = tsc_offset.unwrap_or(0);
+        }
+    }
+
+    /// The processor's mode, if its code is translated.
+    fn mode(&self, slow: &SlowPath) -> Option<Mode> {
+        Mode::of(slow, self.tsc)
+    }
+
+    fn run(&mut self, slow: &mut SlowPath) -> Stop {
+        loop {
+            if let Err(stop) = self.go_on(slow) {
+                return stop;
+            }
+        }
+    }
+
+    /// Attends to what is pending, or runs code until it comes back.
+    fn go_on(&mut self, slow: &mut SlowPath) -> Result<(), Stop> {
+        if slow.wants_step() {
+            self.fpu_touched = true;
+            return slow.step();
+        }
+        let Some(mode) = self.mode(slow) else {
+            self.fpu_touched = true;
+            return slow.interpret();
+        };
+        match self.find(slow, mode) {
+            Found::Code(code) => self.execute(slow, mode, code),
+            Found::Single => self.interpret_one(slow),
+            Found::Fault(exception) => slow.deliver(exception),
+        }
+    }
+
+    /// Lets the interpreter execute one instruction.
+    fn interpret_one(&mut self, slow: &mut SlowPath) -> Result<(), Stop> {
+        self.fpu_touched = true;
+        slow.execute_one()
+    }
+
+    /// The block at CS:RIP, made if need be.
+    fn find(&mut self, slow: &mut SlowPath, mode: Mode) -> Found {
+        self.forget_stale(slow);
+        let lin = slow.code_address();
+        let key = self.key(slow, mode);
+        let context = self.context.pointer().as_ptr();
+        // SAFETY: no generated code runs now.
+        if let Some(code) = unsafe { (*context).jumps.find((*context).jump_mask, lin.0, key) } {
+            return Found::Code(code as usize);
+        }
+        match self.find_block(slow, mode, lin) {
+            Ok(Some(id)) => {
+                self.note_jump(slow, mode, lin, id);
+                Found::Code(self.blocks.get(id).start)
+            }
+            Ok(None) => Found::Single,
+            Err(exception) => Found::Fault(exception),
+        }
+    }
+
+    /// Lets indirect branches find block `id` at `lin`.
+    fn note_jump(&mut self, slow: &mut SlowPath, mode: Mode, lin: LinearAddr, id: BlockId) {
+        if !self.options.chain {
+            return;
+        }
+        let key = self.key(slow, mode);
+        let code = self.blocks.get(id).start as u64;
+        let context = self.context.pointer().as_ptr();
+        // SAFETY: no generated code runs now.
+        unsafe { (*context).jumps.note((*context).jump_mask, lin.0, key, code) };
+    }
+
+    #[inline]
+    fn key(&mut self, slow: &mut SlowPath, mode: Mode) -> u64 {
+        let wide = slow.state().cr4.contains(Cr4::LA57);
+        let (key, clear) = self.keys.key(mode, self.scope, slow.tlb(), wide);
+        if clear {
+            self.clear_jumps();
+        }
+        key
+    }
+
+    fn clear_jumps(&mut self) {
+        let context = self.context.pointer().as_ptr();
+        // SAFETY: no generated code runs now.
+        unsafe {
+            (*context).jump_mask = jump_mask(self.keys.shift());
+            (*context).jumps.clear((*context).jump_mask);
+        }
+    }
+}
