@@ -465,6 +465,8 @@ fn need_upper(asm: &mut Asm, vectors: Vectors, high: bool) -> usize {
 }
 
 fn fxrstor(asm: &mut Asm) {
+    // The image's MXCSR means nothing, but a bad one would fault.
+    asm.store_imm(false, at(RCX, IMAGE_MXCSR), 0x1f80);
     asm.raw_mem(&[], true, &[0x0f, 0xae], 1, at(RCX, X87));
 }
 

@@ -28,6 +28,9 @@ pub(super) struct Prepared {
     generation: u64,
 }
 
+/// The bits of MXCSR that exist.
+const MXCSR_DEFINED: u32 = 0xffff;
+
 /// Flags that generated code keeps elsewhere than the others.
 const INLINE_FLAGS: Rflags = Rflags::ARITHMETIC.union(Rflags::IF).union(Rflags::FIXED);
 
@@ -167,7 +170,9 @@ impl Core {
     /// Finds out which parts of the vector registers are in use. A block that
     /// goes on relies on what it has asked for.
     fn look_at_vectors(&mut self, slow: &mut SlowPath) {
-        let fpu = &slow.state().fpu;
+        let fpu = &mut slow.state_mut().fpu;
+        // Other bits cannot be loaded (SDM 1 10.2.3).
+        fpu.mxcsr &= MXCSR_DEFINED;
         let upper = fpu.zmm[..16].iter().all(|register| register.0[16..] == [0; 48]);
         let high = fpu.k == [0; 8] && fpu.zmm[16..].iter().all(|register| register.0 == [0; 64]);
         let context = self.context.pointer().as_ptr();
