@@ -31,22 +31,36 @@ pub struct Chosen {
 
 /// Every engine on this host, fastest first.
 pub fn survey() -> Vec<EngineReport> {
-    let kvm = kvm::survey();
-    vec![
-        EngineReport {
-            name: EngineKind::Kvm,
-            usable: kvm.is_usable(),
-            possible: kvm.is_possible(),
-            reason: kvm.to_string(),
-        },
-        translate(),
-        EngineReport {
-            name: EngineKind::Interpret,
+    [EngineKind::Kvm, EngineKind::Translate, EngineKind::Interpret].map(report).into()
+}
+
+/// What is to be known before `choice` is made. Trying /dev/kvm takes time:
+/// whoever names another engine does not wait for it.
+pub fn survey_for(choice: EngineChoice) -> Vec<EngineReport> {
+    choice.named().map_or_else(survey, |name| vec![report(name)])
+}
+
+fn report(name: EngineKind) -> EngineReport {
+    match name {
+        EngineKind::Kvm => kvm(),
+        EngineKind::Translate => translate(),
+        EngineKind::Interpret => EngineReport {
+            name,
             usable: true,
             possible: true,
             reason: "needs nothing but this processor".to_owned(),
         },
-    ]
+    }
+}
+
+fn kvm() -> EngineReport {
+    let kvm = kvm::survey();
+    EngineReport {
+        name: EngineKind::Kvm,
+        usable: kvm.is_usable(),
+        possible: kvm.is_possible(),
+        reason: kvm.to_string(),
+    }
 }
 
 fn translate() -> EngineReport {
@@ -139,6 +153,12 @@ mod tests {
         let chosen = choose(EngineChoice::Kvm, &reports).unwrap();
         assert_eq!(chosen.why, "as asked for, although kvm reason");
         assert_eq!(require(EngineKind::Kvm, &reports).unwrap_err().status().code(), 3);
+    }
+
+    #[test]
+    fn a_named_engine_is_the_only_one_that_is_tried() {
+        let reports = survey_for(EngineChoice::Interpret);
+        assert_eq!(reports.iter().map(|report| report.name).collect::<Vec<_>>(), [EngineKind::Interpret]);
     }
 
     #[test]

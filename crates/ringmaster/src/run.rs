@@ -90,7 +90,7 @@ fn read_guest(args: &RunArgs) -> Result<Guest, Failure> {
 pub fn launch(guest: Guest, execution: &ExecutionArgs, devices: Devices) -> Result<ExitStatus, Failure> {
     execution.require_supported()?;
     require_memory(execution)?;
-    let chosen = engines::choose(execution.engine, &engines::survey())?;
+    let chosen = engines::choose(execution.engine, &engines::survey_for(execution.engine))?;
     output::note(format_args!("engine {}, {}", chosen.name, chosen.why));
     vm::launch(VmRequest {
         guest,
