@@ -92,7 +92,10 @@ struct Moving {
 
 impl Moving {
     fn change(&mut self) {
-        let state = self.vcpus[self.current].state();
+        let mut state = self.vcpus[self.current].state();
+        // AMD's processors keep 32 bits of these.
+        state.msrs.sysenter_esp &= 0xffff_ffff;
+        state.msrs.sysenter_eip &= 0xffff_ffff;
         // Code that the guest has changed meanwhile is not to be taken from the
         // interpreter's cache.
         self.log.note_writes().unwrap();
@@ -159,15 +162,23 @@ fn run(engine: &dyn Engine, memory: u64, boot: BootSource) -> (Outcome, String) 
     (outcome, text)
 }
 
+/// Ends the moves, even if the run panics.
+struct End<'a>(&'a Mover);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.over.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Runs `boot` with moves after at most `longest` microseconds each.
 fn moved(memory: u64, boot: BootSource, longest: u64) -> (Outcome, String, u64) {
     let mover = Arc::new(Mover::default());
     let both = Both { kvm: Kvm::new().unwrap(), mover: Arc::clone(&mover) };
     let (outcome, text) = std::thread::scope(|scope| {
         scope.spawn(|| mover.run(longest));
-        let result = run(&both, memory, boot);
-        mover.over.store(true, Ordering::Relaxed);
-        result
+        let _end = End(&mover);
+        run(&both, memory, boot)
     });
     (outcome, text, mover.done.load(Ordering::Relaxed))
 }
