@@ -20,6 +20,7 @@ use crate::blocks::{Blocks, check_fetch};
 use crate::cpu::{Break, Cpu};
 use crate::decode::{Decoded, Flow, InsnDecoder};
 use crate::insn::Insn;
+pub use crate::native::portable;
 use crate::native::{Arena, install_handlers};
 use crate::ops::native::{Unit, unit};
 use crate::tlb::{Tlb, TlbBox, View};

@@ -30,4 +30,5 @@ pub(crate) use emit::emit;
 pub(crate) use guard::{Guard, Hole};
 pub(crate) use host::HostCpu;
 pub(crate) use plan::converts_to_integer;
+pub use plan::portable;
 pub(crate) use trap::install_handlers;

@@ -224,8 +224,10 @@ impl FpuMix for Instruction {
     }
 }
 
-/// The same instruction in an encoding that 64-bit code has.
-fn portable(guest: &Instruction) -> Instruction {
+/// The same instruction in an encoding that 64-bit code has, where one of the
+/// same operands exists (SDM Vol. 2A, 2.2.1.2: REX took the place of the short
+/// INC and DEC; opcode 82 is invalid).
+pub fn portable(guest: &Instruction) -> Instruction {
     let mut instruction = *guest;
     let code = match guest.code() {
         Code::Inc_r16 => Code::Inc_rm16,

@@ -2,7 +2,7 @@
 //! and its memory operand replaced.
 
 use iced_x86::{Code, Instruction, InstructionInfoOptions, OpAccess, OpCodeOperandKind, OpKind, Register};
-use interpret::slow::Plain;
+use interpret::slow::{Plain, portable};
 
 use super::memory::Reached;
 use super::{Body, Flow};
@@ -221,20 +221,8 @@ fn in_long_mode(guest: &Instruction) -> Option<Instruction> {
     if guest.code() == Code::Movsxd_r16_rm16 {
         return None;
     }
-    let mut out = *guest;
-    out.set_code(match guest.code() {
-        Code::Inc_r16 => Code::Inc_rm16,
-        Code::Inc_r32 => Code::Inc_rm32,
-        Code::Dec_r16 => Code::Dec_rm16,
-        Code::Dec_r32 => Code::Dec_rm32,
-        Code::Add_rm8_imm8_82 => Code::Add_rm8_imm8,
-        Code::Or_rm8_imm8_82 => Code::Or_rm8_imm8,
-        Code::Adc_rm8_imm8_82 => Code::Adc_rm8_imm8,
-        Code::Sbb_rm8_imm8_82 => Code::Sbb_rm8_imm8,
-        Code::And_rm8_imm8_82 => Code::And_rm8_imm8,
-        Code::Sub_rm8_imm8_82 => Code::Sub_rm8_imm8,
-        Code::Xor_rm8_imm8_82 => Code::Xor_rm8_imm8,
-        Code::Cmp_rm8_imm8_82 => Code::Cmp_rm8_imm8,
+    let mut out = portable(guest);
+    out.set_code(match out.code() {
         Code::Mov_AL_moffs8 => Code::Mov_r8_rm8,
         Code::Mov_AX_moffs16 => Code::Mov_r16_rm16,
         Code::Mov_EAX_moffs32 => Code::Mov_r32_rm32,
