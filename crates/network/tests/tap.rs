@@ -5,6 +5,7 @@
 
 use std::net::UdpSocket;
 use std::process::Command;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use network::tap::Tap;
@@ -47,17 +48,31 @@ fn ethernet(to: [u8; 6], kind: [u8; 2], payload: &[u8]) -> Vec<u8> {
     [&to[..], &GUEST, &kind, payload].concat()
 }
 
-/// The next frame that `wanted` is about.
-fn receive(tap: &mut Tap, wanted: impl Fn(&[u8]) -> bool) -> Frame {
-    let end = Instant::now() + Duration::from_secs(20);
-    let mut frame = Frame::default();
-    while Instant::now() < end {
-        tap.service();
-        if tap.receive(&mut frame) && wanted(&frame.bytes) {
+/// Asks until the frame that `wanted` is about has come. Once is not enough:
+/// the host drops what it would answer while it has not yet noticed, up to a
+/// second later, that the device has a carrier.
+fn ask(tap: &mut Tap, mut question: impl FnMut(&mut Tap), wanted: impl Fn(&[u8]) -> bool) -> Frame {
+    for _ in 0..300 {
+        question(tap);
+        if let Some(frame) = receive(tap, &wanted) {
             return frame;
         }
     }
     panic!("the frame does not come");
+}
+
+/// The next frame that `wanted` is about, if it comes soon.
+fn receive(tap: &mut Tap, wanted: impl Fn(&[u8]) -> bool) -> Option<Frame> {
+    let end = Instant::now() + Duration::from_millis(100);
+    let mut frame = Frame::default();
+    while Instant::now() < end {
+        tap.service();
+        if tap.receive(&mut frame) && wanted(&frame.bytes) {
+            return Some(frame);
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    None
 }
 
 /// Asks the host for its address, and sends it a datagram without checksum.
@@ -68,8 +83,9 @@ fn inside() {
     let mut arp = vec![0, 1, 8, 0, 6, 4, 0, 1];
     arp.extend_from_slice(&GUEST);
     arp.extend_from_slice(&[10, 9, 8, 2, 0, 0, 0, 0, 0, 0, 10, 9, 8, 1]);
-    assert_eq!(tap.send(&Frame::whole(ethernet([0xff; 6], [8, 6], &arp))), Sent::Taken);
-    let answer = receive(&mut tap, |bytes| bytes[12..14] == [8, 6] && bytes[20..22] == [0, 2]).bytes;
+    let request = Frame::whole(ethernet([0xff; 6], [8, 6], &arp));
+    let who_has = |tap: &mut Tap| assert_eq!(tap.send(&request), Sent::Taken);
+    let answer = ask(&mut tap, who_has, |bytes| bytes[12..14] == [8, 6] && bytes[20..22] == [0, 2]).bytes;
     let host: [u8; 6] = answer[6..12].try_into().unwrap();
 
     let socket = UdpSocket::bind("10.9.8.1:0").unwrap();
@@ -79,8 +95,8 @@ fn inside() {
     let (length, from) = socket.recv_from(&mut buffer).unwrap();
     assert_eq!((&buffer[..length], from.to_string().as_str()), (&b"partial"[..], "10.9.8.2:4444"));
 
-    socket.send_to(b"back", from).unwrap();
-    let back = receive(&mut tap, |bytes| bytes[12..14] == [8, 0] && bytes[23] == 17);
+    let datagram_back = |_: &mut Tap| assert_eq!(socket.send_to(b"back", from).unwrap(), 4);
+    let back = ask(&mut tap, datagram_back, |bytes| bytes[12..14] == [8, 0] && bytes[23] == 17);
     assert!(back.bytes.ends_with(b"back"));
     assert_eq!(back.offload.checksum, Some(Checksum { start: 34, offset: 6 }));
 }
