@@ -23,6 +23,9 @@ fn basis(group: CpuidFeature) -> Basis {
         C::SMM => return Always,
         // ENDBR is a hint: a NOP without CET (SDM 2A ENDBR64).
         C::CET_IBT | C::CLDEMOTE | C::PREFETCHITI => return Always,
+        // AMD's processors have it where they have long mode (APM 3 PREFETCH),
+        // to Intel's it is a NOP without the feature (SDM 2D table A-3).
+        C::PREFETCHW | C::PREFETCHWT1 => return Always,
         C::X64 => Feature::Lm,
         C::ADX => Feature::Adx,
         C::AES => Feature::Aes,
@@ -61,7 +64,6 @@ fn basis(group: CpuidFeature) -> Basis {
         C::PCLMULQDQ => Feature::Pclmulqdq,
         C::PKU => Feature::Pku,
         C::POPCNT => Feature::Popcnt,
-        C::PREFETCHW | C::PREFETCHWT1 => Feature::Prefetchw,
         C::RDPID => Feature::Rdpid,
         C::RDRAND => Feature::Rdrand,
         C::RDSEED => Feature::Rdseed,

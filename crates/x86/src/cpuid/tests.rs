@@ -254,7 +254,12 @@ fn the_decoder_is_told_what_exists() {
     assert!(exists(&model, &[0xf3, 0x0f, 0x1e, 0xfa]), "endbr64 is a NOP without CET");
     assert!(exists(&model, &[0xf3, 0x48, 0x0f, 0x1e, 0xc8]), "rdsspq is a NOP without CET");
     assert!(!exists(&model, &[0xf3, 0x48, 0x0f, 0xae, 0xe8]), "incsspq is not");
-    assert!(exists(&model, &[0x0f, 0x0d, 0x08]), "prefetchw");
+    let all = HostFeatures::all();
+    let disable = &[Feature::Prefetchw];
+    let without = CpuidModel::new(CpuidConfig { disable, ..CpuidConfig::new(&all, 2_400_000_000) });
+    for model in [&model, &without] {
+        assert!(exists(model, &[0x0f, 0x0d, 0x08]), "prefetchw");
+    }
     assert!(exists(&model, &[0x0f, 0x01, 0xc1]), "vmcall is left to the machine");
     assert!(!exists(&model, &[0x0f, 0x01, 0xc4]), "vmxoff");
     assert!(!exists(&model, &[0x0f, 0x0f, 0xc1, 0x9e]), "pfadd");
