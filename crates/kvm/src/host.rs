@@ -44,7 +44,7 @@ const OURS: &[Feature] = &[
 pub enum Lacking {
     /// /dev/kvm cannot be opened.
     Device(io::Error),
-    /// It speaks another version of the interface.
+    /// It speaks another version of the interface; negative: none.
     Version(i32),
     /// The kernel is too old.
     Capability {
@@ -61,6 +61,7 @@ impl fmt::Display for Lacking {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Device(error) => write!(f, "/dev/kvm cannot be opened ({error})"),
+            Self::Version(..0) => f.write_str("/dev/kvm is not KVM's device: it does not answer as one"),
             Self::Version(version) => {
                 write!(f, "/dev/kvm speaks version {version} of the interface, not {API_VERSION}")
             }
