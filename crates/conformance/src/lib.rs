@@ -21,6 +21,7 @@ mod expect;
 mod guest;
 mod guests;
 mod layout;
+pub mod processors;
 mod run;
 
 pub use bench::Io;

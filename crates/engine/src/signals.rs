@@ -20,6 +20,8 @@ pub enum Signal {
     Sipi = 1 << 3,
     /// Level: the machine wants the vCPU to return from `run`.
     Exit = 1 << 4,
+    /// Another vCPU wants this one at a safepoint of their engine.
+    Safepoint = 1 << 5,
 }
 
 /// The bits of the word that are signals; the others hold a SIPI's vector.

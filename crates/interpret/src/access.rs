@@ -1,12 +1,14 @@
 //! Guest memory as instructions access it: segmentation, then paging, then RAM
 //! or a device. The hit path is inline; everything else is here, once.
 
+use std::arch::asm;
+
 use engine::{Callout, TraceEvent};
 use x86::paging::{Access, AccessKind, Translation};
 use x86::{Exception, GuestPhysAddr, LinearAddr, SegmentName, Vector};
 
 use crate::cpu::{Break, Cpu, Exec};
-use crate::tlb::{Fill, View, right};
+use crate::tlb::{Fill, View, WRITES, right};
 
 /// Unsigned integers as instructions move them.
 pub(crate) trait Value: Copy {
@@ -15,10 +17,29 @@ pub(crate) trait Value: Copy {
     fn put(self, bytes: &mut [u8]);
     fn to_u64(self) -> u64;
     fn truncate(value: u64) -> Self;
+
+    /// Reads guest memory by one access, as atomic as the guest's own would be
+    /// (SDM 3A 9.1.1), whatever other processors do.
+    ///
+    /// # Safety
+    /// `at` must be valid for reads; it need not be aligned.
+    unsafe fn load(at: *const u8) -> Self;
+
+    /// Writes guest memory by one access.
+    ///
+    /// # Safety
+    /// `at` must be valid for writes; it need not be aligned.
+    unsafe fn store(self, at: *mut u8);
+
+    /// LOCK CMPXCHG: gives the value that was there, `old` if it was replaced.
+    ///
+    /// # Safety
+    /// `at` must be valid for reads and writes; it need not be aligned.
+    unsafe fn compare_exchange(at: *mut u8, old: Self, new: Self) -> Self;
 }
 
 macro_rules! value {
-    ($($ty:ty),*) => {$(
+    ($ty:ty, $class:ident, $accumulator:tt, $load:literal, $store:literal, $exchange:literal) => {
         impl Value for $ty {
             const SIZE: u64 = size_of::<$ty>() as u64;
             fn from_bytes(bytes: &[u8]) -> Self {
@@ -37,10 +58,103 @@ macro_rules! value {
             fn truncate(value: u64) -> Self {
                 value as $ty
             }
+            #[inline(always)]
+            unsafe fn load(at: *const u8) -> Self {
+                let value: $ty;
+                // SAFETY: the caller answers for the address.
+                unsafe {
+                    asm!($load, value = lateout($class) value, at = in(reg) at,
+                        options(nostack, preserves_flags, readonly));
+                }
+                value
+            }
+            #[inline(always)]
+            unsafe fn store(self, at: *mut u8) {
+                // SAFETY: as above.
+                unsafe {
+                    asm!($store, value = in($class) self, at = in(reg) at, options(nostack, preserves_flags));
+                }
+            }
+            unsafe fn compare_exchange(at: *mut u8, old: Self, new: Self) -> Self {
+                let found: $ty;
+                // SAFETY: as above.
+                unsafe {
+                    asm!($exchange, new = in($class) new, at = in(reg) at,
+                        inlateout($accumulator) old => found, options(nostack));
+                }
+                found
+            }
         }
-    )*};
+    };
 }
-value!(u8, u16, u32, u64);
+value!(u8, reg_byte, "al", "mov {value}, [{at}]", "mov [{at}], {value}", "lock cmpxchg [{at}], {new}");
+value!(u16, reg, "ax", "mov {value:x}, [{at}]", "mov [{at}], {value:x}", "lock cmpxchg [{at}], {new:x}");
+value!(u32, reg, "eax", "mov {value:e}, [{at}]", "mov [{at}], {value:e}", "lock cmpxchg [{at}], {new:e}");
+value!(u64, reg, "rax", "mov {value}, [{at}]", "mov [{at}], {value}", "lock cmpxchg [{at}], {new}");
+
+/// Reads guest memory, by one access where an integer has that size.
+///
+/// # Safety
+/// `data.len()` bytes at `host` must be valid for reads.
+unsafe fn read_host(host: *const u8, data: &mut [u8]) {
+    // SAFETY: the caller answers for it.
+    unsafe {
+        match data.len() {
+            1 => u8::load(host).put(data),
+            2 => u16::load(host).put(data),
+            4 => u32::load(host).put(data),
+            8 => u64::load(host).put(data),
+            len => std::ptr::copy_nonoverlapping(host, data.as_mut_ptr(), len),
+        }
+    }
+}
+
+/// Writes guest memory, by one access where an integer has that size.
+///
+/// # Safety
+/// `data.len()` bytes at `host` must be valid for writes.
+unsafe fn write_host(host: *mut u8, data: &[u8]) {
+    // SAFETY: the caller answers for it.
+    unsafe {
+        match data.len() {
+            1 => u8::from_bytes(data).store(host),
+            2 => u16::from_bytes(data).store(host),
+            4 => u32::from_bytes(data).store(host),
+            8 => u64::from_bytes(data).store(host),
+            len => std::ptr::copy_nonoverlapping(data.as_ptr(), host, len),
+        }
+    }
+}
+
+/// Replaces `bytes` bytes by what `change` makes of them, as one access; gives
+/// what was there.
+///
+/// # Safety
+/// They must be valid for reads and writes.
+unsafe fn update_host(host: *mut u8, bytes: u8, change: impl Fn(u64) -> u64) -> u64 {
+    unsafe fn update<T: Value + PartialEq>(host: *mut u8, change: impl Fn(u64) -> u64) -> u64 {
+        // SAFETY: the caller of `update_host` answers for it.
+        let mut old = unsafe { T::load(host) };
+        loop {
+            let new = T::truncate(change(old.to_u64()));
+            // SAFETY: as above.
+            let found = unsafe { T::compare_exchange(host, old, new) };
+            if found == old {
+                return old.to_u64();
+            }
+            old = found;
+        }
+    }
+    // SAFETY: as above.
+    unsafe {
+        match bytes {
+            1 => update::<u8>(host, change),
+            2 => update::<u16>(host, change),
+            4 => update::<u32>(host, change),
+            _ => update::<u64>(host, change),
+        }
+    }
+}
 
 /// Where one page of an access leads.
 #[derive(Clone, Copy, Debug)]
@@ -108,7 +222,7 @@ impl Cpu {
         if let Some(host) = self.tlb.lookup(view, false, lin, T::SIZE) {
             // SAFETY: the TLB holds only pages of guest RAM, and the access
             // lies in one page; guest memory tolerates any concurrent change.
-            return Ok(unsafe { host.cast::<T>().read_unaligned() });
+            return Ok(unsafe { T::load(host) });
         }
         let mut bytes = [0; 8];
         self.read_slow(view, lin, &mut bytes[..T::SIZE as usize])?;
@@ -120,7 +234,7 @@ impl Cpu {
     pub(crate) fn write_as<T: Value>(&mut self, view: View, lin: u64, value: T) -> Exec {
         if let Some(host) = self.tlb.lookup(view, true, lin, T::SIZE) {
             // SAFETY: as in `read_as`.
-            unsafe { host.cast::<T>().write_unaligned(value) };
+            unsafe { value.store(host) };
             return Ok(());
         }
         let mut bytes = [0; 8];
@@ -138,7 +252,7 @@ impl Cpu {
             match place {
                 Place::Ram(host) | Place::Code(host, _) => {
                     // SAFETY: the piece lies in one page of guest RAM.
-                    unsafe { std::ptr::copy_nonoverlapping(host, piece.as_mut_ptr(), piece.len()) }
+                    unsafe { read_host(host, piece) }
                 }
                 Place::Device(at) => self.device_read(at, piece),
             }
@@ -156,7 +270,7 @@ impl Cpu {
             match place {
                 Place::Ram(host) | Place::Code(host, _) => {
                     // SAFETY: the piece lies in one page of guest RAM.
-                    unsafe { std::ptr::copy_nonoverlapping(piece.as_ptr(), host, piece.len()) }
+                    unsafe { write_host(host, piece) }
                 }
                 Place::Device(at) => self.device_write(at, piece),
             }
@@ -165,6 +279,46 @@ impl Cpu {
             }
         }
         Ok(())
+    }
+
+    /// Replaces a value of `bytes` bytes by what `change` makes of it, without
+    /// anybody coming between (SDM 3A 9.1.2); gives what was there.
+    pub(crate) fn update_sized(
+        &mut self,
+        segment: SegmentName,
+        offset: u64,
+        bytes: u8,
+        change: impl Fn(u64) -> u64,
+    ) -> Exec<u64> {
+        self.probe_write(segment, offset, bytes.into())?;
+        let lin = self.linear(segment, offset, bytes.into(), true)?;
+        if let Some(place) = self.whole(lin, bytes.into(), true)? {
+            // SAFETY: the bytes lie in one page of guest RAM.
+            let old = unsafe { update_host(place.host(), bytes, change) };
+            self.note_write(place, bytes.into());
+            return Ok(old);
+        }
+        let _alone = self.alone();
+        let old = self.read_sized(segment, offset, bytes)?;
+        self.write_sized(segment, offset, bytes, change(old) & crate::cpu::mask(bytes))?;
+        Ok(old)
+    }
+
+    /// Where an access leads that has been checked, if that is one piece of RAM.
+    pub(crate) fn whole(&mut self, lin: u64, size: u64, write: bool) -> Exec<Option<Whole>> {
+        let places = self.places(self.view, lin, size, write)?;
+        Ok(match (places.first, places.second) {
+            (Place::Ram(host), None) => Some(Whole { host, code: None }),
+            (Place::Code(host, at), None) => Some(Whole { host, code: Some(at) }),
+            _ => None,
+        })
+    }
+
+    /// Takes notice of `size` bytes that were written there.
+    pub(crate) fn note_write(&mut self, whole: Whole, size: u64) {
+        if let Some(at) = whole.code {
+            self.code_hit |= self.memory.note_write(at, size);
+        }
     }
 
     /// Makes sure that an access would not fault.
@@ -265,15 +419,16 @@ impl Cpu {
         if write && !host.writable {
             return Ok(Place::Device(page.gpa));
         }
-        let fill = Fill {
-            lin,
-            host: host.start.as_ptr(),
-            rights: self.rights(&page, host.writable && !host.holds_code),
-            global: page.global,
-            shift: page.page_shift,
-        };
+        let mut rights = self.rights(&page, host.writable && !host.holds_code);
+        let mut holds_code = host.holds_code;
+        if rights & WRITES != 0 && !self.seat.claim(page.gpa) {
+            // Somebody has begun to make code of it.
+            (rights, holds_code) = (rights & !WRITES, true);
+        }
+        let fill =
+            Fill { lin, host: host.start.as_ptr(), rights, global: page.global, shift: page.page_shift };
         self.tlb.insert(view, write, fill);
-        Ok(if write && host.holds_code { Place::Code(at, page.gpa) } else { Place::Ram(at) })
+        Ok(if write && holds_code { Place::Code(at, page.gpa) } else { Place::Ram(at) })
     }
 
     /// Who may read and write a page without a look, as the TLB numbers it.
@@ -330,6 +485,21 @@ impl Cpu {
             self.fault = Exception::ss(0);
         }
         cause
+    }
+}
+
+/// One piece of RAM that an access leads to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Whole {
+    host: *mut u8,
+    /// Its address, if its page holds decoded code.
+    code: Option<GuestPhysAddr>,
+}
+
+impl Whole {
+    /// Where it is in this process.
+    pub(crate) const fn host(self) -> *mut u8 {
+        self.host
     }
 }
 

@@ -206,7 +206,6 @@ impl Blocks {
     fn decode_block(&mut self, cpu: &mut Cpu, index: u32, offset: usize) -> Option<u16> {
         let gpa = self.pages[index as usize].gpa;
         let start = gpa.wrapping_add(offset as u64);
-        let host = cpu.memory.page(gpa)?;
         let mut bytes = [0; PAGE_SIZE as usize];
         let bytes = &mut bytes[offset..];
         let mut again = [0; MAX_INSNS * MAX_LEN];
@@ -216,7 +215,7 @@ impl Blocks {
             if insns.is_empty() {
                 return None;
             }
-            cpu.memory.mark_code(start, len as u64);
+            cpu.mark_code(start, len as u64);
             // A write of another thread is noticed from the mark on; what came
             // before it must show here.
             let again = &mut again[..len];
@@ -226,9 +225,6 @@ impl Blocks {
             }
             cpu.memory.read(start, bytes).ok()?;
         };
-        if !host.holds_code {
-            cpu.tlb.forbid_writes(host.start.as_ptr());
-        }
         cpu.stats.count(Callout::BlockDecoded);
         self.decoded += insns.len();
         let page = &mut self.pages[index as usize];

@@ -5,12 +5,15 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use engine::{
-    Callout, Platform, Signal, TraceEvent, TraceSink, TraceWhat, VcpuConfig, VcpuSignals, VcpuStats,
+    Callout, EngineError, EngineKind, Platform, Signal, TraceEvent, TraceSink, TraceWhat, VcpuConfig,
+    VcpuSignals, VcpuStats,
 };
-use memory::GuestMemory;
+use memory::{Alone, Forget, GuestMemory, MAX_SEATS, Seat};
 use x86::cpuid::{CpuidModel, Feature};
 use x86::paging::Paging;
-use x86::{CpuState, Cr0, Cr4, Exception, Gpr, LinearAddr, Rflags, Segment, SegmentName, is_canonical};
+use x86::{
+    CpuState, Cr0, Cr4, Exception, Gpr, GuestPhysAddr, LinearAddr, Rflags, Segment, SegmentName, is_canonical,
+};
 
 use crate::native::Bounce;
 use crate::tlb::{Tlb, TlbBox, View};
@@ -75,6 +78,8 @@ pub(crate) struct Cpu {
     pub(crate) bounce: Box<Bounce>,
     pub(crate) id: u32,
     pub(crate) memory: GuestMemory,
+    /// The vCPU's part in what all that share the memory agree on.
+    pub(crate) seat: Seat,
     pub(crate) cpuid: Arc<CpuidModel>,
     pub(crate) signals: Arc<VcpuSignals>,
     pub(crate) stats: VcpuStats,
@@ -88,11 +93,17 @@ pub(crate) struct Cpu {
 unsafe impl Send for Cpu {}
 
 impl Cpu {
-    pub(crate) fn new(config: VcpuConfig) -> Self {
-        Self::with_tlb(config, TlbBox::Owned(Tlb::new()))
+    pub(crate) fn new(config: VcpuConfig) -> Result<Self, EngineError> {
+        Self::with_tlb(config, TlbBox::Owned(Tlb::new()), EngineKind::Interpret)
     }
 
-    pub(crate) fn with_tlb(config: VcpuConfig, tlb: TlbBox) -> Self {
+    pub(crate) fn with_tlb(config: VcpuConfig, tlb: TlbBox, engine: EngineKind) -> Result<Self, EngineError> {
+        let signals = Arc::clone(&config.signals);
+        let seat = Seat::take(&config.memory, Arc::new(move || signals.raise(Signal::Safepoint)));
+        let seat = seat.ok_or_else(|| EngineError::Unsupported {
+            engine,
+            reason: format!("at most {MAX_SEATS} vCPUs can share one memory"),
+        })?;
         let state = CpuState::reset();
         let tracing = config.trace.as_ref().map(|sink| sink.wants()).unwrap_or_default();
         let mut cpu = Self {
@@ -116,6 +127,7 @@ impl Cpu {
             bounce: Bounce::new(),
             id: config.id,
             memory: config.memory,
+            seat,
             cpuid: config.cpuid,
             signals: config.signals,
             stats: VcpuStats::default(),
@@ -124,10 +136,10 @@ impl Cpu {
             platform: None,
         };
         cpu.refresh();
-        cpu
+        Ok(cpu)
     }
 
-    /// Borrows the machine for as long as `body` runs.
+    /// Borrows the machine for as long as `body` runs, inside.
     pub(crate) fn with_platform<R>(
         cpu: &mut Self,
         platform: &dyn Platform,
@@ -139,9 +151,35 @@ impl Cpu {
         cpu.platform = Some(unsafe {
             std::mem::transmute::<NonNull<dyn Platform + '_>, NonNull<dyn Platform + 'static>>(erased)
         });
+        let stay = cpu.seated(Seat::stay);
         let result = body(cpu);
+        drop(stay);
         cpu.platform = None;
         result
+    }
+
+    /// Does something that may make this vCPU serve others.
+    pub(crate) fn seated<R>(&mut self, body: impl FnOnce(&Seat, &mut dyn FnMut(Forget)) -> R) -> R {
+        let (memory, tlb) = (&self.memory, &mut self.tlb);
+        body(&self.seat, &mut |forget| match forget {
+            Forget::AllWrites => tlb.forbid_all_writes(),
+            Forget::Pages(pages) => pages
+                .into_iter()
+                .filter_map(|page| memory.page(page))
+                .for_each(|page| tlb.forbid_writes(page.start.as_ptr())),
+        })
+    }
+
+    /// Notes that `len` bytes at `at`, all in one page, hold code; from now on
+    /// every write to them is noticed.
+    pub(crate) fn mark_code(&mut self, at: GuestPhysAddr, len: u64) {
+        self.seated(|seat, forget| seat.mark_code(at, len, forget));
+    }
+
+    /// Makes all other vCPUs stand, between two instructions, until what comes
+    /// back is dropped.
+    pub(crate) fn alone(&mut self) -> Alone {
+        self.seated(Seat::alone)
     }
 
     /// The machine. Instructions run only inside [`Cpu::with_platform`].

@@ -75,7 +75,8 @@ impl SlowPath {
     /// A processor in its reset state that shares `tlb` with its translator.
     ///
     /// # Errors
-    /// If the host refuses executable memory.
+    /// If the host refuses executable memory, or too many vCPUs share the
+    /// guest's.
     ///
     /// # Safety
     /// `tlb` must be initialized, stay valid as long as the value lives, and
@@ -85,7 +86,7 @@ impl SlowPath {
             engine: EngineKind::Translate,
             reason: format!("it needs executable memory, which the host refuses ({error})"),
         })?;
-        let cpu = Cpu::with_tlb(config, TlbBox::Lent(tlb));
+        let cpu = Cpu::with_tlb(config, TlbBox::Lent(tlb), EngineKind::Translate)?;
         Ok(Self { cpu, blocks: Blocks::new(InsnDecoder::new(arena)) })
     }
 
@@ -314,13 +315,10 @@ impl SlowPath {
         Ok(host.map(|host| Fetched { host, gpa: page.gpa.page(), large, global: page.global }))
     }
 
-    /// Notes that `len` bytes at `at`, in one page, are translated.
+    /// Notes that `len` bytes at `at`, in one page, are translated. What is read
+    /// after this is what is translated.
     pub fn mark_code(&mut self, at: GuestPhysAddr, len: u64) {
-        let Some(page) = self.cpu.memory.page(at) else { return };
-        self.cpu.memory.mark_code(at, len);
-        if !page.holds_code {
-            self.cpu.tlb.forbid_writes(page.start.as_ptr());
-        }
+        self.cpu.mark_code(at, len);
     }
 
     /// Makes the page of `lin` ready for an inline access of `size` bytes.
@@ -334,11 +332,11 @@ impl SlowPath {
             Err(_) => Ready::Fault(self.cpu.fault),
             Ok(Place::Ram(_)) if self.cpu.tlb.lookup(view, write, lin, size).is_some() => Ready::Yes,
             Ok(Place::Code(host, at)) if write => {
-                if self.cpu.memory.would_hit_code(at, size) {
-                    Ready::No
-                } else {
+                if self.cpu.seat.may_write_once(at, size) {
                     self.cpu.stats.count(Callout::TlbMiss);
                     Ready::Once(host)
+                } else {
+                    Ready::No
                 }
             }
             Ok(_) => Ready::No,

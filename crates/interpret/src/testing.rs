@@ -77,7 +77,7 @@ impl Bench {
             signals: Arc::new(VcpuSignals::default()),
             trace: None,
         };
-        let mut cpu = Cpu::new(config);
+        let mut cpu = Cpu::new(config).unwrap();
         let state = &mut cpu.state;
         state.cr0 = Cr0::ET | Cr0::NE | Cr0::MP;
         state.cr4 = Cr4::OSFXSR | Cr4::OSXMMEXCPT | Cr4::OSXSAVE;

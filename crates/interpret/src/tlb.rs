@@ -149,7 +149,7 @@ pub const fn right(view: View, write: bool) -> u64 {
 }
 
 /// The rights to write, of all views.
-const WRITES: u64 = 0b10_1010;
+pub(crate) const WRITES: u64 = 0b10_1010;
 const RIGHTS: u64 = 0b11_1111;
 
 /// Flushes that concern pages which code was fetched from.
@@ -530,6 +530,20 @@ impl Tlb {
     }
 }
 
+impl Tlb {
+    /// Takes away all rights to write without a look.
+    pub(crate) fn forbid_all_writes(&mut self) {
+        self.forbidden += 1;
+        self.second.iter_mut().flat_map(|set| &mut set.0).for_each(|way| way.value &= !WRITES);
+        for view in 0..VIEWS {
+            for (index, tag) in self.first[view][1].tags.iter_mut().enumerate() {
+                *tag = empty(index);
+            }
+            (self.used[view][1], self.local[view][1]) = (0, 0);
+        }
+    }
+}
+
 fn large_bit(lin: u64) -> usize {
     let piece = lin >> SHIFT_2M;
     (piece ^ piece >> 12) as usize % FILTER
@@ -643,6 +657,23 @@ mod tests {
         assert!(!tlb.refill(View::User, true, 0x7000));
         assert!(!tlb.refill(View::Supervisor, true, 0xffff_8000_0000_9000));
         assert!(tlb.refill(View::User, false, 0x7000));
+    }
+
+    #[test]
+    fn all_rights_to_write_go_at_once() {
+        let mut tlb = Tlb::new();
+        let mut page = Box::new(Page([0; 4096]));
+        let host = page.0.as_mut_ptr();
+        for lin in [0x7000, 0xffff_8000_0000_9000] {
+            tlb.insert(View::User, true, fill(lin, host, RIGHTS));
+        }
+        let changes = tlb.changes();
+        tlb.forbid_all_writes();
+        for lin in [0x7000, 0xffff_8000_0000_9000] {
+            assert_eq!(tlb.lookup(View::User, true, lin, 1), None);
+            assert!(!tlb.refill(View::User, true, lin) && tlb.refill(View::User, false, lin));
+        }
+        assert_ne!(tlb.changes(), changes);
     }
 
     #[test]

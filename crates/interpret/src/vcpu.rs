@@ -6,6 +6,7 @@ use engine::{
     Callout, Capabilities, Engine, EngineError, EngineKind, Mode, Platform, ProcessorLimits, Signal, Stop,
     TraceEvent, Vcpu, VcpuConfig, VcpuStats,
 };
+use memory::Seat;
 use x86::{Activity, CpuState, Exception, InterruptShadow, PendingEvent, Rflags, Vector};
 
 use crate::blocks::{Block, Blocks, Code, check_fetch};
@@ -26,7 +27,7 @@ impl Engine for Interpreter {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
             modes: &Mode::ALL,
-            max_vcpus: 1,
+            max_vcpus: memory::MAX_SEATS as u32,
             own_interrupt_chip: false,
             processor: ProcessorLimits::default(),
             guest_debug: true,
@@ -39,7 +40,7 @@ impl Engine for Interpreter {
             engine: EngineKind::Interpret,
             reason: format!("it needs executable memory, which the host refuses ({error})"),
         })?;
-        Ok(Box::new(Interpreted { cpu: Cpu::new(config), blocks: Blocks::new(InsnDecoder::new(arena)) }))
+        Ok(Box::new(Interpreted { cpu: Cpu::new(config)?, blocks: Blocks::new(InsnDecoder::new(arena)) }))
     }
 }
 
@@ -153,6 +154,9 @@ pub(crate) fn after_break(cpu: &mut Cpu, cause: Break) -> Result<(), Stop> {
 /// executed. Order of SDM 3A 6.9.
 pub(crate) fn attend(cpu: &mut Cpu) -> Result<(), Stop> {
     loop {
+        if cpu.signals.take(Signal::Safepoint) {
+            cpu.seated(Seat::serve);
+        }
         if cpu.signals.is_pending(Signal::Exit) {
             return Err(Stop::Kicked);
         }
@@ -227,10 +231,12 @@ fn deliver_interrupts(cpu: &mut Cpu) -> Result<(), Stop> {
 fn wait(cpu: &mut Cpu) {
     let start = Instant::now();
     let masked = cpu.signals.is_pending(Signal::Interrupt) && !system::interrupts_allowed(cpu);
+    cpu.seat.leave();
     if masked {
         std::thread::sleep(Duration::from_millis(1));
     } else {
         cpu.platform().halt(cpu.id);
     }
+    cpu.seated(Seat::enter);
     cpu.stats.halted += start.elapsed();
 }

@@ -212,13 +212,15 @@ impl Board {
         self.interrupts.processor(vcpu).map(Processor::signals).cloned().unwrap_or_default()
     }
 
-    /// Waits, for the boot processor that has halted with interrupts off, until
+    /// Waits, for processor `vcpu` that has halted with interrupts off, until
     /// there is anything but an interrupt.
-    pub(crate) fn wait_for_more_than_interrupts(&self) {
-        let Some(processor) = self.interrupts.processors().first() else { return };
+    pub(crate) fn wait_for_more_than_interrupts(&self, vcpu: u32) {
+        let Some(processor) = self.interrupts.processor(vcpu) else { return };
         let signals = processor.signals();
         loop {
             signals.take(Signal::Interrupt);
+            // It comes to one before it goes on.
+            signals.take(Signal::Safepoint);
             signals.wait(None);
             if [Signal::Nmi, Signal::Init, Signal::Sipi, Signal::Exit].iter().any(|&s| signals.is_pending(s))
             {

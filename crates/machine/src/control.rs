@@ -62,7 +62,8 @@ impl Control {
         self.kick();
     }
 
-    fn kick(&self) {
+    /// Makes all vCPUs return.
+    pub(crate) fn kick(&self) {
         self.vcpus.iter().for_each(|signals| signals.raise(Signal::Exit));
         self.changed.notify_all();
     }

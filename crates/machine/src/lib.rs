@@ -40,6 +40,7 @@ mod sync;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod threads;
 mod timers;
 mod virtio_slots;
 
@@ -49,5 +50,5 @@ pub use config::{BootSource, Consoles, MachineConfig, Mitigations, OnReset, Owne
 pub use error::MachineError;
 pub use handle::MachineHandle;
 pub use host::{HostProcessor, begin_calibration};
-pub use machine::{Machine, Outcome};
+pub use machine::{MAX_CPUS, Machine, Outcome};
 pub use virtio_slots::{MAX_MMIO_DEVICES, MAX_PCI_DEVICES, Transport, VirtioSlot};

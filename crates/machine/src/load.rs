@@ -89,6 +89,20 @@ impl Loader {
     }
 }
 
+impl Loader {
+    /// The same for a processor that waits to be started; `boot` is the state
+    /// of the boot processor.
+    pub(crate) fn set_up_other(&self, board: &Board, boot: &CpuState, state: &mut CpuState) {
+        identify(state, &board.cpuid);
+        if matches!(self.boot, BootSource::Kernel { .. }) {
+            // Firmware gives all processors the same memory types.
+            state.msrs.mtrr_def_type = boot.msrs.mtrr_def_type;
+            state.msrs.mtrr_fixed = boot.msrs.mtrr_fixed;
+            state.msrs.mtrr_variable = boot.msrs.mtrr_variable;
+        }
+    }
+}
+
 /// A kernel's tables lie where the memory map has a reservation anyway.
 const NOTHING_ELSE: &[E820Entry] = &[];
 

@@ -4,21 +4,19 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use engine::{Engine, Platform, ProcessorLimits, Signal, Stop, Vcpu, VcpuConfig, VcpuStats};
+use engine::{Engine, EngineError, Platform, ProcessorLimits, Signal, Vcpu, VcpuConfig, VcpuStats};
 use memory::GuestMemory;
-use x86::CpuState;
 use x86::cpuid::Speculation;
+use x86::{Activity, CpuState};
 
 use crate::board::{Board, BoardConfig};
 use crate::config::{MachineConfig, Mitigations, OnReset, Paravirt};
 use crate::control::Request;
 use crate::load::{Loader, guest_memory};
-use crate::{MachineError, MachineHandle, host, virtio_slots};
+use crate::{MachineError, MachineHandle, host, threads, virtio_slots};
 
 /// How many processors the machine can run.
-const MAX_CPUS: u32 = 1;
-/// The number of the boot processor.
-const BOOT: u32 = 0;
+pub const MAX_CPUS: u32 = 32;
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +42,8 @@ pub struct Machine {
     pub(crate) board: Arc<Board>,
     pub(crate) memory: GuestMemory,
     loader: Loader,
-    vcpu: Box<dyn Vcpu>,
+    /// The boot processor first.
+    vcpus: Vec<Box<dyn Vcpu>>,
     on_reset: OnReset,
     entered: Option<Instant>,
 }
@@ -77,14 +76,17 @@ impl Machine {
             speculation: speculation(config.mitigations, &processor),
             ticks: config.ticks.unwrap_or_else(|| host::ticks(processor.host_tsc)),
         })?);
-        let vcpu = config.engine.create_vcpu(VcpuConfig {
-            id: BOOT,
-            memory: memory.clone(),
-            cpuid: Arc::clone(&board.cpuid),
-            signals: board.signals(BOOT),
-            trace: config.trace,
-        })?;
-        let mut machine = Self { board, memory, loader, vcpu, on_reset: config.on_reset, entered: None };
+        let create = |id| -> Result<Box<dyn Vcpu>, EngineError> {
+            config.engine.create_vcpu(VcpuConfig {
+                id,
+                memory: memory.clone(),
+                cpuid: Arc::new(board.cpuid.for_vcpu(id)),
+                signals: board.signals(id),
+                trace: config.trace.clone(),
+            })
+        };
+        let vcpus = (0..config.cpus).map(create).collect::<Result<_, _>>()?;
+        let mut machine = Self { board, memory, loader, vcpus, on_reset: config.on_reset, entered: None };
         machine.enter(state);
         Ok(machine)
     }
@@ -96,7 +98,7 @@ impl Machine {
 
     /// What the vCPUs have counted.
     pub fn stats(&self) -> Vec<VcpuStats> {
-        vec![self.vcpu.stats()]
+        self.vcpus.iter().map(|vcpu| vcpu.stats()).collect()
     }
 
     /// When the first guest instruction was executed, if one was.
@@ -104,8 +106,8 @@ impl Machine {
         self.entered
     }
 
-    /// Runs the machine until it ends. The calling thread is the vCPU's; time
-    /// passes only meanwhile. A machine that was stopped can be run on.
+    /// Runs the machine until it ends. The calling thread is the boot
+    /// processor's; time passes only meanwhile. A machine that was stopped can be run on.
     pub fn run(&mut self) -> Outcome {
         let board = Arc::clone(&self.board);
         board.input.set_closed(false);
@@ -116,31 +118,29 @@ impl Machine {
                 return Outcome::Failed(format!("the host refuses a thread for the timers ({error})"));
             }
             let _end = EndOfRun(&board);
-            self.run_vcpu()
+            self.run_vcpus()
         })
     }
 
-    fn run_vcpu(&mut self) -> Outcome {
+    fn run_vcpus(&mut self) -> Outcome {
         loop {
             if let Some(outcome) = self.attend() {
                 return outcome;
             }
             self.entered.get_or_insert_with(Instant::now);
-            match self.vcpu.run(self.board.as_ref()) {
-                Stop::Kicked => {}
-                Stop::HaltedForGood => self.board.wait_for_more_than_interrupts(),
-                Stop::TripleFault => return Outcome::TripleFault,
-                Stop::GuestFailed(why) => return Outcome::GuestFailed(why),
-                Stop::Failed(why) => return Outcome::Failed(why),
+            if let Some(outcome) = threads::run_all(&self.board, &mut self.vcpus) {
+                return outcome;
             }
         }
     }
 
     /// Does what the control word asks for, waits out a pause, and lets time
-    /// pass; an outcome if the run is over.
+    /// pass; an outcome if the run is over. No vCPU runs meanwhile.
     fn attend(&mut self) -> Option<Outcome> {
         let board = Arc::clone(&self.board);
-        board.signals(BOOT).take(Signal::Exit);
+        for processor in board.interrupts.processors() {
+            processor.signals().take(Signal::Exit);
+        }
         while board.control.is_paused() {
             board.stand();
             board.control.set_running(false);
@@ -170,10 +170,17 @@ impl Machine {
         Ok(())
     }
 
+    /// Puts the boot processor into `state`, and the others where they wait for
+    /// a start-up IPI.
     fn enter(&mut self, mut state: CpuState) {
         self.loader.set_up(&self.board, &mut state);
-        self.vcpu.set_state(&state);
-        self.board.tsc_adjusted(BOOT, state.msrs.tsc_adjust);
+        let mut waiting = CpuState { activity: Activity::WaitForSipi, ..CpuState::reset() };
+        self.loader.set_up_other(&self.board, &state, &mut waiting);
+        for (id, vcpu) in (0..).zip(&mut self.vcpus) {
+            let state = if id == 0 { &state } else { &waiting };
+            vcpu.set_state(state);
+            self.board.tsc_adjusted(id, state.msrs.tsc_adjust);
+        }
     }
 }
 

@@ -163,6 +163,8 @@ impl Processor {
                 local.apic.init_reset();
                 local.eoi.set(None);
                 local.extint = false;
+                // A start-up IPI that came before it is of no use any more.
+                self.signals.take(Signal::Sipi);
                 self.signals.raise(Signal::Init);
             }
             CpuSignal::StartUp { vector } => self.signals.raise_sipi(vector),

@@ -5,11 +5,13 @@
 //! write into a marked granule advances the version, and whoever finds another
 //! version than the one it remembers decodes anew.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use vm_memory::bitmap::{Bitmap, RefSlice, WithBitmapSlice};
 use x86::{GuestPhysAddr, PAGE_SIZE};
+
+use crate::rendezvous::Rendezvous;
 
 /// Bytes that one bit stands for.
 pub const GRANULE: u64 = 64;
@@ -33,11 +35,16 @@ pub(crate) struct CodeLog {
     /// How many there have been.
     epoch: AtomicU64,
     recent: Mutex<Box<[CodeHit; REMEMBERED]>>,
+    pub(crate) rendezvous: Rendezvous,
 }
 
 impl Default for CodeLog {
     fn default() -> Self {
-        Self { epoch: AtomicU64::new(0), recent: Mutex::new(Box::new([CodeHit::default(); REMEMBERED])) }
+        Self {
+            epoch: AtomicU64::new(0),
+            recent: Mutex::new(Box::new([CodeHit::default(); REMEMBERED])),
+            rendezvous: Rendezvous::default(),
+        }
     }
 }
 
@@ -51,6 +58,8 @@ impl CodeLog {
         let number = self.epoch.load(Ordering::Relaxed);
         recent[number as usize % REMEMBERED] = hit;
         self.epoch.store(number + 1, Ordering::Release);
+        drop(recent);
+        self.rendezvous.call_others();
     }
 
     /// The hits from number `since` on, and the number of the next; no hits at
@@ -69,6 +78,8 @@ struct Page {
     /// One bit for each 64 bytes that hold decoded code.
     granules: AtomicU64,
     version: AtomicU32,
+    /// Who may write without a look, a bit for each seat.
+    writers: AtomicU32,
 }
 
 /// The tracker for one region of memory; offsets count from its start.
@@ -87,7 +98,7 @@ impl CodePages {
         // Zeroed by the host as they are touched: large guests start as fast
         // as small ones.
         let pages = Box::<[Page]>::new_zeroed_slice(pages);
-        // SAFETY: a `Page` is two atomic integers, for which zero is a value.
+        // SAFETY: a `Page` is made of atomic integers, for which zero is a value.
         Self { start, pages: unsafe { pages.assume_init() }, log }
     }
 
@@ -99,6 +110,30 @@ impl CodePages {
     pub fn mark(&self, offset: u64, len: u64) {
         if let Some(page) = self.page(offset) {
             page.granules.fetch_or(granule_mask(offset, len), Ordering::AcqRel);
+        }
+    }
+
+    /// The same; gives who may write the page without a look.
+    pub(crate) fn mark_and_ask(&self, offset: u64, len: u64) -> u32 {
+        let Some(page) = self.page(offset) else { return 0 };
+        page.granules.fetch_or(granule_mask(offset, len), Ordering::SeqCst);
+        page.writers.load(Ordering::SeqCst)
+    }
+
+    /// Lets `who` write the page of `offset` without a look; false if it holds
+    /// code. Of this and a mark, one sees the other.
+    pub(crate) fn claim(&self, offset: u64, who: u32) -> bool {
+        let Some(page) = self.page(offset) else { return false };
+        if page.writers.load(Ordering::Relaxed) & who == 0 {
+            page.writers.fetch_or(who, Ordering::SeqCst);
+        }
+        page.granules.load(Ordering::SeqCst) == 0
+    }
+
+    /// Takes that back.
+    pub(crate) fn disclaim(&self, offset: u64, who: u32) {
+        if let Some(page) = self.page(offset) {
+            page.writers.fetch_and(!who, Ordering::SeqCst);
         }
     }
 
@@ -119,8 +154,12 @@ impl CodePages {
         self.page(offset).map_or(0, |page| page.version.load(Ordering::Acquire))
     }
 
-    /// Notes a write of `len` bytes at `offset`; true if it hit code.
+    /// Notes a write of `len` bytes at `offset` that has been done; true if it
+    /// hit code.
     pub fn written(&self, offset: u64, len: u64) -> bool {
+        // Who marks code reads it afterwards: it sees the write, or this sees
+        // the mark.
+        fence(Ordering::SeqCst);
         let mut hit = false;
         let mut at = offset;
         let end = offset.saturating_add(len);

@@ -15,9 +15,11 @@ mod code;
 mod huge;
 mod layout;
 mod ram;
+mod rendezvous;
 mod walk;
 
 pub use code::{CodeHit, CodePages, GRANULE, granule_mask};
 pub use huge::{HUGE_PAGE, NoMemory, zeroed_buffer};
 pub use layout::{HIGH_RAM_START, LOW_RAM_END, MAX_RAM, MIN_RAM, RamLayout};
 pub use ram::{GuestMemory, HostPage, MemoryError, MemoryRegion};
+pub use rendezvous::{Alone, Call, Forget, MAX_SEATS, Seat};

@@ -9,6 +9,7 @@ use x86::{GuestPhysAddr, PAGE_SIZE};
 
 use crate::code::CodeLog;
 use crate::huge::prefer_huge_pages;
+use crate::rendezvous::Rendezvous;
 use crate::{CodeHit, CodePages, MAX_RAM, MIN_RAM, RamLayout};
 
 /// Why guest memory could not be made or reached.
@@ -249,6 +250,30 @@ impl GuestMemory {
         }
     }
 
+    /// The same; gives who may write the page without a look, a bit for each
+    /// seat.
+    pub(crate) fn mark_code_of(&self, at: GuestPhysAddr, len: u64) -> u32 {
+        self.region(at).map_or(0, |(region, offset)| region.code().mark_and_ask(offset, len))
+    }
+
+    /// Lets the seats `who` write the page of `at` without a look; false if it
+    /// holds code.
+    pub(crate) fn claim(&self, at: GuestPhysAddr, who: u32) -> bool {
+        self.region(at).is_some_and(|(region, offset)| region.code().claim(offset, who))
+    }
+
+    /// Takes that back.
+    pub(crate) fn disclaim(&self, at: GuestPhysAddr, who: u32) {
+        if let Some((region, offset)) = self.region(at) {
+            region.code().disclaim(offset, who);
+        }
+    }
+
+    /// What the vCPUs agree by.
+    pub(crate) fn rendezvous(&self) -> &Rendezvous {
+        &self.code_log.rendezvous
+    }
+
     /// Advances with the version of any page: while it stands still, all of
     /// them do.
     #[inline]
@@ -273,8 +298,8 @@ impl GuestMemory {
         self.region(at).is_some_and(|(region, offset)| region.code().covers(offset, len))
     }
 
-    /// Notes a write of `len` bytes that an engine performed itself, all in one
-    /// page; true if it hit code.
+    /// Notes a write of `len` bytes that an engine has performed itself, all in
+    /// one page; true if it hit code.
     pub fn note_write(&self, at: GuestPhysAddr, len: u64) -> bool {
         self.region(at).is_some_and(|(region, offset)| region.code().written(offset, len))
     }

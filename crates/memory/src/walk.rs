@@ -32,14 +32,16 @@ impl PageTableMemory for GuestMemory {
 
     fn update_entry32(&self, at: GuestPhysAddr, old: u32, new: u32) -> bool {
         let Some((entry, true)) = self.entry::<AtomicU32>(at) else { return true };
+        let updated = entry.compare_exchange(old, new, Ordering::AcqRel, Ordering::Relaxed).is_ok();
         self.note_write(at, 4);
-        entry.compare_exchange(old, new, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        updated
     }
 
     fn update_entry64(&self, at: GuestPhysAddr, old: u64, new: u64) -> bool {
         let Some((entry, true)) = self.entry::<AtomicU64>(at) else { return true };
+        let updated = entry.compare_exchange(old, new, Ordering::AcqRel, Ordering::Relaxed).is_ok();
         self.note_write(at, 8);
-        entry.compare_exchange(old, new, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        updated
     }
 }
 

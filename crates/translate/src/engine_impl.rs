@@ -63,7 +63,7 @@ impl Engine for Translator {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
             modes: &Mode::ALL,
-            max_vcpus: 1,
+            max_vcpus: memory::MAX_SEATS as u32,
             own_interrupt_chip: false,
             processor: ProcessorLimits::default(),
             guest_debug: true,

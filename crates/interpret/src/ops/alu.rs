@@ -273,13 +273,12 @@ impl Cpu {
         let offset = self.effective_address(insn);
         let lin = self.linear(segment, offset, T::SIZE, true)?;
         if let Some(host) = self.tlb.lookup(self.view, true, lin, T::SIZE) {
-            let host = host.cast::<T>();
             // SAFETY: the TLB holds only pages of guest RAM, and the access
             // lies in one page.
-            let old = unsafe { host.read_unaligned() };
+            let old = unsafe { T::load(host) };
             let (new, flags) = change(old);
             // SAFETY: as above.
-            unsafe { host.write_unaligned(new) };
+            unsafe { new.store(host) };
             return Ok(flags);
         }
         self.probe_linear(self.view, lin, T::SIZE, true)

@@ -35,6 +35,12 @@ fn bit_test(cpu: &mut Cpu, insn: &Insn, change: Option<fn(u64, u64) -> u64>) -> 
     let offset = cpu.effective_address(insn).wrapping_add(step as u64) & insn.address.mask;
     let bit = 1 << (number as u64 % bits);
     let segment = insn.address.segment;
+    let locked = insn.full.as_deref().is_some_and(Instruction::has_lock_prefix);
+    if let Some(change) = change.filter(|_| locked) {
+        let word = cpu.update_sized(segment, offset, bytes, |word| change(word, bit))?;
+        cpu.state.rflags.set(Rflags::CF, word & bit != 0);
+        return Ok(());
+    }
     if change.is_some() {
         cpu.probe_write(segment, offset, u64::from(bytes))?;
     }

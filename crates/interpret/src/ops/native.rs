@@ -121,9 +121,16 @@ pub(crate) fn handler(instruction: &Instruction, access: Option<OpAccess>) -> Ha
         // 8.5): its operand may stay what it is.
         (Some(OpAccess::Write), false) if unit(instruction) == Unit::X87 => fpu_modify,
         (Some(OpAccess::Write), false) => fpu_store,
+        (Some(_), true) if is_atomic(instruction) => modify_atomically,
         (Some(_), true) => modify,
         (Some(_), false) => fpu_modify,
     }
+}
+
+/// Whether nobody may come between the instruction's read and its write (SDM 3A
+/// 9.1.2.1): XCHG needs no prefix for that.
+fn is_atomic(instruction: &Instruction) -> bool {
+    instruction.has_lock_prefix() || instruction.mnemonic() == Mnemonic::Xchg
 }
 
 /// What an instruction does with its memory operand.
@@ -133,6 +140,8 @@ pub(crate) enum Touch {
     /// Writes all of it and reads nothing.
     Store,
     Modify,
+    /// Without anybody coming between.
+    ModifyAtomically,
 }
 
 fn register_only(cpu: &mut Cpu, insn: &Insn) -> Exec {
@@ -151,6 +160,10 @@ fn store(cpu: &mut Cpu, insn: &Insn) -> Exec {
 
 fn modify(cpu: &mut Cpu, insn: &Insn) -> Exec {
     with_memory(cpu, insn, Touch::Modify)
+}
+
+fn modify_atomically(cpu: &mut Cpu, insn: &Insn) -> Exec {
+    with_memory(cpu, insn, Touch::ModifyAtomically)
 }
 
 fn fpu_register_only(cpu: &mut Cpu, insn: &Insn) -> Exec {
@@ -272,16 +285,22 @@ impl Cpu {
         }
     }
 
-    /// Calls a thunk whose operand can be accessed, if need be on a copy. What
-    /// is only stored is not read before: a device would notice.
+    /// Calls a thunk whose operand can be accessed, if need be on a copy: where
+    /// it lies in two pages or is a device's. What is only stored is not read
+    /// before: a device would notice.
     #[cold]
     pub(crate) fn call_on_copy(&mut self, operand: &Operand, touch: Touch) -> Exec {
         let Operand { thunk, lin, size, .. } = *operand;
         let write = touch != Touch::Load;
-        if let Some(host) = self.tlb.lookup(self.view, write, lin, size) {
-            // SAFETY: as in `with_memory`.
-            return unsafe { self.call(thunk, host) };
+        if let Some(whole) = self.whole(lin, size, write)? {
+            // SAFETY: the operand lies in one page of guest RAM.
+            unsafe { self.call(thunk, whole.host()) }?;
+            if write {
+                self.note_write(whole, size);
+            }
+            return Ok(());
         }
+        let _alone = (touch == Touch::ModifyAtomically).then(|| self.alone());
         let mut bytes = [0; crate::native::MAX_OPERAND];
         let bytes = &mut bytes[..size as usize];
         if touch != Touch::Store {

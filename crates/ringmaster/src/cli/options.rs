@@ -77,7 +77,8 @@ pub struct ExecutionArgs {
     #[arg(long, value_enum, value_name = "ENGINE", default_value = "auto")]
     pub engine: EngineChoice,
     /// Number of processors
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u16).range(1..=i64::from(machine::MAX_CPUS)))]
     pub cpus: u16,
     /// Size of the guest's memory, with K, M or G
     #[arg(long, value_name = "SIZE", default_value_t = MemorySize::DEFAULT)]
@@ -112,9 +113,6 @@ pub struct ExecutionArgs {
 impl ExecutionArgs {
     /// Refuses what this release cannot do.
     pub fn require_supported(&self) -> Result<(), Failure> {
-        if self.cpus > 1 {
-            return Err(Failure::not_yet("--cpus above 1"));
-        }
         self.console.require_supported()
     }
 }

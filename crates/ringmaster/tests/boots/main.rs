@@ -10,6 +10,7 @@ mod guests;
 mod life;
 mod network;
 mod process;
+mod processors;
 mod systems;
 
 use std::process::ExitCode;
@@ -18,6 +19,7 @@ use libtest_mimic::Arguments;
 
 fn main() -> ExitCode {
     let mut tests = systems::tests();
+    tests.extend(processors::tests());
     tests.extend(life::tests());
     tests.extend(network::tests());
     tests.extend(disks::tests());
