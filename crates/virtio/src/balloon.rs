@@ -168,15 +168,20 @@ impl VirtioDevice for Balloon {
 mod tests {
     use super::*;
     use crate::feature;
-    use crate::testing::Driver;
+    use crate::testing::{Driver, Transport, over_each_transport};
 
-    fn driver(balloon: Balloon) -> Driver {
-        Driver::new(balloon, feature::VERSION_1 | F_REPORTING)
+    over_each_transport! {
+        pages_in_the_balloon_lose_their_contents_and_others_do_not,
+        free_pages_are_reported,
+        the_target_is_told,
     }
 
-    #[test]
-    fn pages_in_the_balloon_lose_their_contents_and_others_do_not() {
-        let mut driver = driver(Balloon::new(0));
+    fn driver(on: Transport, balloon: Balloon) -> Driver {
+        Driver::new(on, balloon, feature::VERSION_1 | F_REPORTING)
+    }
+
+    fn pages_in_the_balloon_lose_their_contents_and_others_do_not(on: Transport) {
+        let mut driver = driver(on, Balloon::new(0));
         driver.put(0x40_0000, &[1; 0x3000]);
         driver.memory.mark_code(GuestPhysAddr(0x40_1000), 16);
         let version = driver.memory.code_version(GuestPhysAddr(0x40_1000));
@@ -192,9 +197,8 @@ mod tests {
         assert_eq!(driver.get(0x40_1000, 1), [2]);
     }
 
-    #[test]
-    fn free_pages_are_reported() {
-        let mut driver = driver(Balloon::new(0));
+    fn free_pages_are_reported(on: Transport) {
+        let mut driver = driver(on, Balloon::new(0));
         driver.put(0x80_0000, &[1; 0x3000]);
         // Only whole pages go.
         driver.send(2, &[], &[(0x80_0800, 0x2000)]);
@@ -204,16 +208,15 @@ mod tests {
         assert_eq!(driver.get(0x80_0000, 0x3000), expected);
     }
 
-    #[test]
-    fn the_target_is_told() {
+    fn the_target_is_told(on: Transport) {
         let balloon = Balloon::new(5 << 20);
         let handle = balloon.handle();
-        let mut driver = driver(balloon);
+        let mut driver = driver(on, balloon);
         assert_eq!(driver.config(0, 4), 1280);
-        let generation = driver.read(0x15, 1);
+        let generation = driver.bus.generation();
         handle.set_target(1 << 20);
-        assert_eq!((driver.config(0, 4), driver.read(0x15, 1)), (256, generation + 1));
-        driver.write(0x2004, 4, 77);
+        assert_eq!((driver.config(0, 4), driver.bus.generation()), (256, generation + 1));
+        driver.bus.set_config(4, &77_u32.to_le_bytes());
         assert_eq!(handle.actual(), 77 * PAGE_SIZE);
     }
 }

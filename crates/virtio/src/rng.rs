@@ -78,11 +78,15 @@ impl VirtioDevice for Rng {
 mod tests {
     use super::*;
     use crate::feature;
-    use crate::testing::Driver;
+    use crate::testing::{Driver, Transport, over_each_transport};
 
-    #[test]
-    fn every_request_gets_other_bytes() {
-        let mut driver = Driver::new(Rng::new(), feature::VERSION_1);
+    over_each_transport! {
+        every_request_gets_other_bytes,
+        huge_and_empty_requests_are_answered,
+    }
+
+    fn every_request_gets_other_bytes(on: Transport) {
+        let mut driver = Driver::new(on, Rng::new(), feature::VERSION_1);
         let buffers = [(Driver::buffer(0), 1000), (Driver::buffer(1), 24)];
         driver.send(0, &[], &buffers);
         assert_eq!(driver.used(0), (0, 1024));
@@ -93,9 +97,8 @@ mod tests {
         assert!(first.iter().filter(|byte| **byte == 0).count() < 100);
     }
 
-    #[test]
-    fn huge_and_empty_requests_are_answered() {
-        let mut driver = Driver::new(Rng::new(), feature::VERSION_1);
+    fn huge_and_empty_requests_are_answered(on: Transport) {
+        let mut driver = Driver::new(on, Rng::new(), feature::VERSION_1);
         driver.send(0, &[], &[(Driver::buffer(0), 8 << 20)]);
         assert_eq!(driver.used(0), (0, 64 << 10));
         driver.send(0, &[(Driver::buffer(0), 16)], &[]);

@@ -1,5 +1,6 @@
-//! A virtio device on a PCI function, driven by bytes: they are the tables of
-//! its queues, the data in its buffers, and what its driver does.
+//! A virtio device on a PCI function or in registers of its own, driven by
+//! bytes: they are the tables of its queues, the data in its buffers, and what
+//! its driver does.
 //!
 //! The fuzz targets and a test of the crate share this file.
 
@@ -19,6 +20,7 @@ use virtio::balloon::Balloon;
 use virtio::blk::Block;
 use virtio::console::{Console, Port, PortInput};
 use virtio::fs::SharedFolder;
+use virtio::mmio::VirtioMmio;
 use virtio::net::Net;
 use virtio::pci::VirtioPci;
 use virtio::rng::Rng;
@@ -31,7 +33,6 @@ const QUEUES: u64 = 0x1_0000;
 const QUEUE_SPACE: u64 = 0x4000;
 const DATA: u64 = 1 << 20;
 const SIZE: u16 = 16;
-const NOTIFY: u64 = 0x3000;
 /// How long a device may take for what a driver has thrown at it.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -100,47 +101,143 @@ impl Bytes<'_> {
     }
 }
 
+/// A register: where it is, and its width.
+type Register = (u64, usize);
+
+/// Where a transport has its registers (4.1.4.3, 4.2.2).
+struct Map {
+    device_select: Register,
+    device_features: Register,
+    driver_select: Register,
+    driver_features: Register,
+    status: Register,
+    queue_select: Register,
+    queue_size: Register,
+    queue_ready: Register,
+    /// Descriptors; the rings are one and two steps behind.
+    addresses: u64,
+    address_step: u64,
+    notify: u64,
+    notify_step: u64,
+    length: u64,
+}
+
+const PCI: Map = Map {
+    device_select: (0x00, 4),
+    device_features: (0x04, 4),
+    driver_select: (0x08, 4),
+    driver_features: (0x0c, 4),
+    status: (0x14, 1),
+    queue_select: (0x16, 2),
+    queue_size: (0x18, 2),
+    queue_ready: (0x1c, 2),
+    addresses: 0x20,
+    address_step: 8,
+    notify: 0x3000,
+    notify_step: 4,
+    length: 0x4000,
+};
+
+const MMIO: Map = Map {
+    device_select: (0x14, 4),
+    device_features: (0x10, 4),
+    driver_select: (0x24, 4),
+    driver_features: (0x20, 4),
+    status: (0x70, 4),
+    queue_select: (0x30, 4),
+    queue_size: (0x38, 4),
+    queue_ready: (0x44, 4),
+    addresses: 0x80,
+    address_step: 0x10,
+    notify: 0x50,
+    notify_step: 0,
+    length: 0x200,
+};
+
+enum Bus {
+    Pci(Box<VirtioPci>),
+    Mmio(Box<VirtioMmio>),
+}
+
+impl Bus {
+    fn map(&self) -> &'static Map {
+        match self {
+            Self::Pci(_) => &PCI,
+            Self::Mmio(_) => &MMIO,
+        }
+    }
+
+    fn read(&mut self, offset: u64, data: &mut [u8]) {
+        match self {
+            Self::Pci(function) => function.memory_read(0, offset, data),
+            Self::Mmio(device) => device.read(offset, data),
+        }
+    }
+
+    fn write(&mut self, offset: u64, data: &[u8]) {
+        match self {
+            Self::Pci(function) => function.memory_write(0, offset, data),
+            Self::Mmio(device) => device.write(offset, data),
+        }
+    }
+
+    fn set(&mut self, (offset, len): Register, value: u64) {
+        self.write(offset, &value.to_le_bytes()[..len]);
+    }
+
+    /// The function's own registers.
+    fn configure(&mut self, first: u8, second: u8, third: u8) {
+        if let Self::Pci(function) = self {
+            function.config_write(first.into(), 1, second.into());
+            function.config_read(first.into(), 1 + third % 4);
+        }
+    }
+
+    fn reset(&mut self) {
+        match self {
+            Self::Pci(function) => function.reset(),
+            Self::Mmio(device) => device.reset(),
+        }
+    }
+}
+
 struct Driver {
-    function: VirtioPci,
+    bus: Bus,
     memory: GuestMemory,
     queues: u64,
     available: Vec<u16>,
 }
 
 impl Driver {
-    fn write(&mut self, offset: u64, len: usize, value: u64) {
-        self.function.memory_write(0, offset, &value.to_le_bytes()[..len]);
-    }
-
     fn put(&self, at: u64, data: &[u8]) {
         self.memory.write(GuestPhysAddr(at), data).expect("inside memory");
     }
 
     /// Negotiates `features`, as far as they are offered, and all queues.
     fn start(&mut self, features: u64) {
-        self.write(0x14, 1, 0);
-        self.write(0x14, 1, 3);
+        let map = self.bus.map();
+        self.bus.set(map.status, 0);
+        self.bus.set(map.status, 3);
         for half in 0..2_u64 {
-            self.write(0, 4, half);
+            self.bus.set(map.device_select, half);
             let mut offered = [0; 4];
-            self.function.memory_read(0, 4, &mut offered);
+            self.bus.read(map.device_features.0, &mut offered);
             let wanted = (features | 1 << 32) >> (32 * half);
-            self.write(8, 4, half);
-            self.write(0xc, 4, u64::from(u32::from_le_bytes(offered)) & wanted);
+            self.bus.set(map.driver_select, half);
+            self.bus.set(map.driver_features, u64::from(u32::from_le_bytes(offered)) & wanted);
         }
-        self.write(0x14, 1, 0xb);
+        self.bus.set(map.status, 0xb);
         for queue in 0..self.queues {
             let at = QUEUES + queue * QUEUE_SPACE;
-            self.put(at + 0x1000, &[0; 0x1000]);
-            self.put(at + 0x2000, &[0; 0x1000]);
-            self.write(0x16, 2, queue);
-            self.write(0x18, 2, SIZE.into());
-            self.write(0x20, 8, at);
-            self.write(0x28, 8, at + 0x1000);
-            self.write(0x30, 8, at + 0x2000);
-            self.write(0x1c, 2, 1);
+            self.put(at + 0x1000, &[0; 0x2000]);
+            self.bus.set(map.queue_select, queue);
+            self.bus.set(map.queue_size, SIZE.into());
+            for part in 0..3 {
+                self.bus.set((map.addresses + part * map.address_step, 4), at + part * 0x1000);
+            }
+            self.bus.set(map.queue_ready, 1);
         }
-        self.write(0x14, 1, 0xf);
+        self.bus.set(map.status, 0xf);
         self.available.fill(0);
     }
 
@@ -169,11 +266,13 @@ impl Driver {
         self.put(ring + 4 + 2 * u64::from(index % SIZE), &[head % 17, 0]);
         self.available[queue as usize] = index.wrapping_add(1);
         self.put(ring + 2, &index.wrapping_add(1).to_le_bytes());
-        self.write(NOTIFY + 4 * queue, 2, queue);
+        let map = self.bus.map();
+        // Over PCI the width does not matter.
+        self.bus.set((map.notify + map.notify_step * queue, 4), queue);
     }
 }
 
-/// Drives a device by `bytes`.
+/// Drives a device by `bytes`, of which the first chooses the transport.
 ///
 /// # Panics
 /// If the device does not stop when it is reset.
@@ -182,37 +281,47 @@ pub(crate) fn drive(kind: Kind, bytes: &[u8]) {
     let device = device(kind, folder.path()).expect("a device");
     let queues = device.queue_sizes().len();
     let memory = GuestMemory::new(MEMORY).expect("memory");
-    let sink = Arc::new(|_| {});
-    let function = VirtioPci::new(device, memory.clone(), Line::unconnected(), sink).expect("a function");
-    let mut driver = Driver { function, memory, queues: queues as u64, available: vec![0; queues] };
-    driver.function.configure(&mut 0xc000_0000, 11);
     let mut bytes = Bytes(bytes);
+    let [transport] = bytes.take();
+    let bus = bus(transport % 2 == 0, device, memory.clone()).expect("a transport");
+    let mut driver = Driver { bus, memory, queues: queues as u64, available: vec![0; queues] };
     driver.start(bytes.number());
     while !bytes.0.is_empty() {
-        let [what, first, second, third] = bytes.take();
-        match what % 16 {
-            0..=5 => driver.describe(&mut bytes),
-            6..=9 => driver.offer(first.into(), second),
-            10 | 11 => {
-                let at = DATA + u64::from(first) * 128 + u64::from(second % 16) * 8;
-                driver.put(at, &bytes.take::<24>());
-            }
-            12 => driver.start(bytes.number()),
-            13 => {
-                let offset = u64::from(u16::from_le_bytes([first, second])) % 0x4000;
-                driver.write(offset, 1 + usize::from(third % 8), bytes.number());
-            }
-            14 => {
-                let offset = u64::from(u16::from_le_bytes([first, second])) % 0x4000;
-                driver.function.memory_read(0, offset, &mut [0; 8][..1 + usize::from(third % 8)]);
-            }
-            _ => {
-                driver.function.config_write(first.into(), 1, second.into());
-                driver.function.config_read(first.into(), 1 + third % 4);
-            }
-        }
+        step(&mut driver, &mut bytes);
     }
     let start = Instant::now();
-    driver.function.reset();
+    driver.bus.reset();
     assert!(start.elapsed() < PATIENCE, "the device does not stop");
+}
+
+fn bus(pci: bool, device: Box<dyn VirtioDevice>, memory: GuestMemory) -> io::Result<Bus> {
+    if !pci {
+        return Ok(Bus::Mmio(Box::new(VirtioMmio::new(device, memory, Line::unconnected())?)));
+    }
+    let mut function = VirtioPci::new(device, memory, Line::unconnected(), Arc::new(|_| {}))?;
+    function.configure(&mut 0xc000_0000, 11);
+    Ok(Bus::Pci(Box::new(function)))
+}
+
+/// One thing that a driver does.
+fn step(driver: &mut Driver, bytes: &mut Bytes<'_>) {
+    let [what, first, second, third] = bytes.take();
+    let len = 1 + usize::from(third % 8);
+    match what % 16 {
+        0..=5 => driver.describe(bytes),
+        6..=9 => driver.offer(first.into(), second),
+        10 | 11 => {
+            let at = DATA + u64::from(first) * 128 + u64::from(second % 16) * 8;
+            driver.put(at, &bytes.take::<24>());
+        }
+        12 => driver.start(bytes.number()),
+        13 | 14 => {
+            let offset = u64::from(u16::from_le_bytes([first, second])) % driver.bus.map().length;
+            match what % 2 {
+                0 => driver.bus.read(offset, &mut [0; 8][..len]),
+                _ => driver.bus.set((offset, len), bytes.number()),
+            }
+        }
+        _ => driver.bus.configure(first, second, third),
+    }
 }

@@ -4,7 +4,12 @@ use std::time::Duration;
 
 use super::*;
 use crate::feature;
-use crate::testing::Driver;
+use crate::testing::{Driver, Transport, over_each_transport};
+
+over_each_transport! {
+    a_plain_driver_uses_the_first_port,
+    ports_are_added_named_and_fed_once_they_are_open,
+}
 
 struct Output(Mutex<Sender<Vec<u8>>>);
 
@@ -26,12 +31,11 @@ fn output() -> (Box<Output>, Receiver<Vec<u8>>) {
 
 const LIMIT: Duration = Duration::from_secs(10);
 
-#[test]
-fn a_plain_driver_uses_the_first_port() {
+fn a_plain_driver_uses_the_first_port(on: Transport) {
     let (output, said) = output();
     let input = PortInput::new().unwrap();
     let device = Console::new(vec![Port::console(output, Arc::clone(&input))]);
-    let mut driver = Driver::new(device, feature::VERSION_1);
+    let mut driver = Driver::new(on, device, feature::VERSION_1);
     driver.put(Driver::buffer(0), b"hello");
     driver.send(1, &[(Driver::buffer(0), 5)], &[]);
     driver.used(1);
@@ -42,7 +46,7 @@ fn a_plain_driver_uses_the_first_port() {
     assert_eq!(driver.get(Driver::buffer(1), 3), b"abc");
     driver.send(0, &[], &[(Driver::buffer(1), 3)]);
     assert_eq!(driver.used(0), (0, 1));
-    driver.write(0x2008, 4, u64::from(b'!'));
+    driver.bus.set_config(8, b"!\0\0\0");
     assert_eq!(said.recv_timeout(LIMIT).unwrap(), b"!");
     input.close();
     assert!(!input.push(b"x"));
@@ -63,8 +67,7 @@ fn answer(driver: &mut Driver) -> Vec<u8> {
     driver.get(Driver::buffer(9), len as usize)
 }
 
-#[test]
-fn ports_are_added_named_and_fed_once_they_are_open() {
+fn ports_are_added_named_and_fed_once_they_are_open(on: Transport) {
     let (console, _) = output();
     let (channel, said) = output();
     let inputs = [PortInput::new().unwrap(), PortInput::new().unwrap()];
@@ -73,7 +76,7 @@ fn ports_are_added_named_and_fed_once_they_are_open() {
         Port::console(console, Arc::clone(&inputs[0])),
         Port::channel("org.example.agent", channel, Arc::clone(&inputs[1])),
     ]);
-    let mut driver = Driver::new(device, feature::VERSION_1 | F_MULTIPORT);
+    let mut driver = Driver::new(on, device, feature::VERSION_1 | F_MULTIPORT);
     assert_eq!(driver.config(4, 4), 2);
     control(&mut driver, u32::MAX, 0, 1);
     assert_eq!(answer(&mut driver), [0, 0, 0, 0, 1, 0, 1, 0]);

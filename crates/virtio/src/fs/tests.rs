@@ -4,20 +4,29 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::feature;
-use crate::testing::Driver;
+use crate::testing::{Driver, Transport, over_each_transport};
+
+over_each_transport! {
+    files_are_found_read_and_written,
+    folders_are_listed_made_and_removed,
+    nothing_leads_out_of_the_folder,
+    a_read_only_folder_does_not_change,
+    nonsense_is_refused_and_forgotten_files_are_gone,
+    files_are_created_but_pipes_are_not_opened,
+}
 
 struct Bench {
     driver: Driver,
     folder: TempDir,
 }
 
-fn bench(read_only: bool) -> Bench {
+fn bench(on: Transport, read_only: bool) -> Bench {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("hello"), b"hello, guest").unwrap();
     fs::create_dir(folder.path().join("inner")).unwrap();
     std::os::unix::fs::symlink("/etc", folder.path().join("way-out")).unwrap();
     let device = SharedFolder::new(folder.path(), "home", read_only).unwrap();
-    Bench { driver: Driver::new(device, feature::VERSION_1), folder }
+    Bench { driver: Driver::new(on, device, feature::VERSION_1), folder }
 }
 
 impl Bench {
@@ -58,9 +67,8 @@ fn at(handle: &[u8], offset: u64, size: u32) -> Vec<u8> {
     bytes
 }
 
-#[test]
-fn files_are_found_read_and_written() {
-    let mut bench = bench(false);
+fn files_are_found_read_and_written(on: Transport) {
+    let mut bench = bench(on, false);
     assert_eq!(bench.driver.config(0, 4), u64::from(u32::from_le_bytes(*b"home")));
     let (error, init) = bench.ask(26, 0, &[7_u32, 37, 4096, u32::MAX].map(u32::to_le_bytes).concat());
     assert_eq!((error, init.len(), init[0], init[4]), (0, 64, 7, 31));
@@ -75,9 +83,8 @@ fn files_are_found_read_and_written() {
     assert_eq!(bench.ask(15, node, &at(&handle, 0, 1)).0, -9);
 }
 
-#[test]
-fn folders_are_listed_made_and_removed() {
-    let mut bench = bench(false);
+fn folders_are_listed_made_and_removed(on: Transport) {
+    let mut bench = bench(on, false);
     let (_, handle) = bench.ask(27, 1, &[0; 8]);
     let (error, listing) = bench.ask(28, 1, &at(&handle[..8], 0, 4096));
     assert_eq!(error, 0);
@@ -93,9 +100,8 @@ fn folders_are_listed_made_and_removed() {
     assert_eq!(bench.ask(10, 1, b"absent\0").0, -2);
 }
 
-#[test]
-fn nothing_leads_out_of_the_folder() {
-    let mut bench = bench(false);
+fn nothing_leads_out_of_the_folder(on: Transport) {
+    let mut bench = bench(on, false);
     for name in ["..", ".", "", "../x", "inner/../..", "/etc", "way-out/passwd"] {
         let (error, _) = bench.ask(1, 1, format!("{name}\0").as_bytes());
         assert_eq!(error, -22, "{name}");
@@ -111,9 +117,8 @@ fn nothing_leads_out_of_the_folder() {
     assert_eq!(bench.ask(8, 1, &[&device[..], b"null\0"].concat()).0, -1);
 }
 
-#[test]
-fn a_read_only_folder_does_not_change() {
-    let mut bench = bench(true);
+fn a_read_only_folder_does_not_change(on: Transport) {
+    let mut bench = bench(on, true);
     let node = bench.node(1, "hello");
     assert_eq!(bench.open(node, 1).0, -30);
     assert_eq!(bench.open(node, 0o1000).0, -30);
@@ -123,9 +128,8 @@ fn a_read_only_folder_does_not_change() {
     }
 }
 
-#[test]
-fn nonsense_is_refused_and_forgotten_files_are_gone() {
-    let mut bench = bench(false);
+fn nonsense_is_refused_and_forgotten_files_are_gone(on: Transport) {
+    let mut bench = bench(on, false);
     for opcode in 0..64 {
         for len in [0, 1, 8, 16, 40, 100] {
             if !matches!(opcode, 2 | 42) {
@@ -145,9 +149,8 @@ fn nonsense_is_refused_and_forgotten_files_are_gone() {
     bench.driver.wait_for_failure();
 }
 
-#[test]
-fn files_are_created_but_pipes_are_not_opened() {
-    let mut bench = bench(false);
+fn files_are_created_but_pipes_are_not_opened(on: Transport) {
+    let mut bench = bench(on, false);
     let create = |name: &str, flags: u32| {
         let mut body = [flags, 0o644, 0, 0].map(u32::to_le_bytes).concat();
         body.extend(format!("{name}\0").bytes());

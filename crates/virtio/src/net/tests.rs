@@ -5,8 +5,23 @@ use std::time::{Duration, Instant};
 use network::{Checksum, Frame, Mac, Offload, Sent};
 
 use super::*;
-use crate::testing::Driver;
+use crate::testing::{Driver, Transport, over_each_transport};
 use crate::{Doorbell, feature};
+
+over_each_transport! {
+    the_configuration_shows_address_and_link,
+    frames_of_the_guest_reach_the_backend,
+    what_is_no_frame_is_dropped_and_the_next_passes,
+    a_backend_that_takes_nothing_leaves_frames_in_their_queue,
+    a_frame_waits_for_room,
+    a_large_frame_is_spread_over_mergeable_buffers,
+    a_large_frame_waits_until_there_are_enough_buffers,
+    a_frame_that_can_never_fit_is_dropped,
+    buffers_too_small_for_the_header_break_the_rules,
+    commands_change_what_comes,
+    a_reset_gives_the_card_back_as_it_was,
+    chains_of_any_kind_are_survived,
+}
 
 const OWN: Mac = [0x52, 0x54, 0, 1, 2, 3];
 const BASIC: u64 = feature::VERSION_1 | 1 << 5 | 1 << 16 | 1 << 17 | 1 << 18 | 1 << 23;
@@ -81,10 +96,10 @@ struct Bench {
     backend: Backend,
 }
 
-fn bench(features: u64) -> Bench {
+fn bench(on: Transport, features: u64) -> Bench {
     let up = Arc::new(AtomicBool::new(true));
     let backend = Backend { seen: Arc::default(), bell: Doorbell::new().unwrap(), up };
-    let driver = Driver::new(Net::new(OWN, Box::new(backend.clone())), features);
+    let driver = Driver::new(on, Net::new(OWN, Box::new(backend.clone())), features);
     Bench { driver, backend }
 }
 
@@ -124,9 +139,8 @@ fn frame(length: usize) -> Vec<u8> {
     bytes
 }
 
-#[test]
-fn the_configuration_shows_address_and_link() {
-    let mut bench = bench(BASIC);
+fn the_configuration_shows_address_and_link(on: Transport) {
+    let mut bench = bench(on, BASIC);
     assert_eq!(bench.driver.config(0, 4), 0x0100_5452);
     assert_eq!(bench.driver.config(4, 4), 0x0001_0302);
     bench.backend.up.store(false, Ordering::Release);
@@ -137,9 +151,8 @@ fn the_configuration_shows_address_and_link() {
     }
 }
 
-#[test]
-fn frames_of_the_guest_reach_the_backend() {
-    let mut bench = bench(BASIC | CSUM);
+fn frames_of_the_guest_reach_the_backend(on: Transport) {
+    let mut bench = bench(on, BASIC | CSUM);
     bench.transmit([0; 12], &frame(60));
     assert_eq!(bench.driver.used(1), (0, 0));
     bench.transmit([1, 0, 0, 0, 0, 0, 34, 0, 16, 0, 0, 0], &frame(70));
@@ -149,9 +162,8 @@ fn frames_of_the_guest_reach_the_backend() {
     assert_eq!(bench.seen().sent, [Frame::whole(frame(60)), partial]);
 }
 
-#[test]
-fn what_is_no_frame_is_dropped_and_the_next_passes() {
-    let mut bench = bench(BASIC);
+fn what_is_no_frame_is_dropped_and_the_next_passes(on: Transport) {
+    let mut bench = bench(on, BASIC);
     // A checksum to compute that was not negotiated, a segmentation of no kind.
     bench.transmit([1, 0, 0, 0, 0, 0, 34, 0, 16, 0, 0, 0], &frame(60));
     bench.driver.used(1);
@@ -166,9 +178,8 @@ fn what_is_no_frame_is_dropped_and_the_next_passes() {
     assert_eq!(bench.seen().sent, [Frame::whole(frame(61))]);
 }
 
-#[test]
-fn a_backend_that_takes_nothing_leaves_frames_in_their_queue() {
-    let mut bench = bench(BASIC);
+fn a_backend_that_takes_nothing_leaves_frames_in_their_queue(on: Transport) {
+    let mut bench = bench(on, BASIC);
     bench.seen().takes_nothing = true;
     bench.transmit([0; 12], &frame(60));
     assert_eq!(bench.driver.used_within(1, Duration::from_millis(50)), None);
@@ -178,9 +189,8 @@ fn a_backend_that_takes_nothing_leaves_frames_in_their_queue() {
     assert_eq!(bench.seen().sent.len(), 1);
 }
 
-#[test]
-fn a_frame_waits_for_room() {
-    let mut bench = bench(BASIC);
+fn a_frame_waits_for_room(on: Transport) {
+    let mut bench = bench(on, BASIC);
     bench.arrives(Frame::whole(frame(100)));
     assert_eq!(bench.driver.used_within(0, Duration::from_millis(50)), None);
     bench.driver.send(0, &[], &[(Driver::buffer(0), 1600)]);
@@ -190,9 +200,8 @@ fn a_frame_waits_for_room() {
     assert_eq!(bench.driver.get(Driver::buffer(0) + 12, 100), frame(100));
 }
 
-#[test]
-fn a_large_frame_is_spread_over_mergeable_buffers() {
-    let mut bench = bench(BASIC | MERGEABLE);
+fn a_large_frame_is_spread_over_mergeable_buffers(on: Transport) {
+    let mut bench = bench(on, BASIC | MERGEABLE);
     bench.arrives(Frame::whole(frame(250)));
     for index in 0..3 {
         bench.driver.describe(0, index, (Driver::buffer(index), 100, 2, 0));
@@ -208,9 +217,8 @@ fn a_large_frame_is_spread_over_mergeable_buffers() {
     assert_eq!(whole, frame(250));
 }
 
-#[test]
-fn a_large_frame_waits_until_there_are_enough_buffers() {
-    let mut bench = bench(BASIC | MERGEABLE | feature::RING_EVENT_IDX);
+fn a_large_frame_waits_until_there_are_enough_buffers(on: Transport) {
+    let mut bench = bench(on, BASIC | MERGEABLE | feature::RING_EVENT_IDX);
     bench.driver.describe(0, 0, (Driver::buffer(0), 100, 2, 0));
     bench.driver.describe(0, 1, (Driver::buffer(1), 200, 2, 0));
     bench.driver.offer(0, 0);
@@ -230,26 +238,23 @@ fn a_large_frame_waits_until_there_are_enough_buffers() {
     assert_eq!(bench.driver.used(0), (1, 72));
 }
 
-#[test]
-fn a_frame_that_can_never_fit_is_dropped() {
-    let mut bench = bench(BASIC);
+fn a_frame_that_can_never_fit_is_dropped(on: Transport) {
+    let mut bench = bench(on, BASIC);
     bench.driver.send(0, &[], &[(Driver::buffer(0), 200)]);
     bench.arrives(Frame::whole(frame(1000)));
     bench.arrives(Frame::whole(frame(100)));
     assert_eq!(bench.driver.used(0), (0, 112));
 }
 
-#[test]
-fn buffers_too_small_for_the_header_break_the_rules() {
-    let mut bench = bench(BASIC | MERGEABLE);
+fn buffers_too_small_for_the_header_break_the_rules(on: Transport) {
+    let mut bench = bench(on, BASIC | MERGEABLE);
     bench.driver.send(0, &[], &[(Driver::buffer(0), 11)]);
     bench.arrives(Frame::whole(frame(100)));
     bench.driver.wait_for_failure();
 }
 
-#[test]
-fn commands_change_what_comes() {
-    let mut bench = bench(BASIC | GUEST_CSUM | GUEST_OFFLOADS);
+fn commands_change_what_comes(on: Transport) {
+    let mut bench = bench(on, BASIC | GUEST_CSUM | GUEST_OFFLOADS);
     assert_eq!(bench.command(&[0, 0, 0]), 0);
     assert_eq!(bench.command(&[1, 1, 2, 2, 2, 2, 2, 2]), 0);
     assert_eq!(bench.driver.config(0, 4), 0x0202_0202);
@@ -264,9 +269,8 @@ fn commands_change_what_comes() {
     assert_eq!(bench.seen().chosen, [Offloads::GUEST_CSUM, Offloads::empty()]);
 }
 
-#[test]
-fn a_reset_gives_the_card_back_as_it_was() {
-    let mut bench = bench(BASIC);
+fn a_reset_gives_the_card_back_as_it_was(on: Transport) {
+    let mut bench = bench(on, BASIC);
     assert_eq!(bench.command(&[1, 1, 2, 2, 2, 2, 2, 2]), 0);
     let before = bench.seen().resets;
     bench.driver.start(BASIC);
@@ -294,10 +298,9 @@ fn descriptor(state: &mut u64) -> (u64, u32, u16, u16) {
     (at, length, chance(state) as u16 & 7, chance(state) as u16 & 31)
 }
 
-#[test]
-fn chains_of_any_kind_are_survived() {
+fn chains_of_any_kind_are_survived(on: Transport) {
     let state = &mut 77;
-    let mut bench = bench(BASIC | MERGEABLE | CSUM | GUEST_CSUM | GUEST_OFFLOADS);
+    let mut bench = bench(on, BASIC | MERGEABLE | CSUM | GUEST_CSUM | GUEST_OFFLOADS);
     for _ in 0..400 {
         for index in 0..16 {
             let queue = chance(state) % 3;

@@ -4,17 +4,24 @@ use std::time::Duration;
 use super::packet::*;
 use super::*;
 use crate::feature;
-use crate::testing::Driver;
+use crate::testing::{Driver, Transport, over_each_transport};
+
+over_each_transport! {
+    the_guest_reaches_a_program_on_the_host,
+    a_program_on_the_host_reaches_the_guest,
+    what_leads_nowhere_is_reset,
+    a_guest_that_sends_more_than_it_may_loses_its_connection,
+}
 
 struct Bench {
     driver: Driver,
     folder: tempfile::TempDir,
 }
 
-fn bench() -> Bench {
+fn bench(on: Transport) -> Bench {
     let folder = tempfile::tempdir().unwrap();
     let device = Vsock::new(GUEST_CID, &folder.path().join("vsock")).unwrap();
-    Bench { driver: Driver::new(device, feature::VERSION_1), folder }
+    Bench { driver: Driver::new(on, device, feature::VERSION_1), folder }
 }
 
 impl Bench {
@@ -48,9 +55,8 @@ impl Bench {
     }
 }
 
-#[test]
-fn the_guest_reaches_a_program_on_the_host() {
-    let mut bench = bench();
+fn the_guest_reaches_a_program_on_the_host(on: Transport) {
+    let mut bench = bench(on);
     let listener = UnixListener::bind(bench.path("_52")).unwrap();
     bench.send(Header { src_port: 1000, dst_port: 52, op: REQUEST, ..Header::default() }, &[]);
     let (response, _) = bench.receive();
@@ -75,9 +81,8 @@ fn the_guest_reaches_a_program_on_the_host() {
     assert_eq!(stream.read(&mut got).unwrap(), 0);
 }
 
-#[test]
-fn a_program_on_the_host_reaches_the_guest() {
-    let mut bench = bench();
+fn a_program_on_the_host_reaches_the_guest(on: Transport) {
+    let mut bench = bench(on);
     let mut stream = UnixStream::connect(bench.path("")).unwrap();
     stream.write_all(b"CONNECT 22\nearly").unwrap();
     let (request, _) = bench.receive();
@@ -94,9 +99,8 @@ fn a_program_on_the_host_reaches_the_guest() {
     bench.send(Header { src_port: 22, dst_port: port, op: RST, ..Header::default() }, &[]);
 }
 
-#[test]
-fn what_leads_nowhere_is_reset() {
-    let mut bench = bench();
+fn what_leads_nowhere_is_reset(on: Transport) {
+    let mut bench = bench(on);
     let lost = Header { src_port: 1, dst_port: 9, ..Header::default() };
     for op in [REQUEST, RESPONSE, RW, SHUTDOWN, CREDIT_REQUEST, 0, 99] {
         bench.send(Header { op, ..lost }, &[]);
@@ -109,9 +113,8 @@ fn what_leads_nowhere_is_reset() {
     assert!(bench.receive_within(Duration::from_millis(50)).is_none());
 }
 
-#[test]
-fn a_guest_that_sends_more_than_it_may_loses_its_connection() {
-    let mut bench = bench();
+fn a_guest_that_sends_more_than_it_may_loses_its_connection(on: Transport) {
+    let mut bench = bench(on);
     let listener = UnixListener::bind(bench.path("_5")).unwrap();
     bench.send(Header { src_port: 1, dst_port: 5, op: REQUEST, ..Header::default() }, &[]);
     assert_eq!(bench.receive().0.op, RESPONSE);

@@ -1,5 +1,8 @@
 //! Virtio over memory-mapped registers (4.2), version 2.
 
+#[cfg(test)]
+mod tests;
+
 use std::io;
 use std::sync::{Arc, Mutex};
 

@@ -1,15 +1,16 @@
-//! A driver for tests: it finds a device on a PCI bus, negotiates, and puts
-//! chains into its queues.
+//! A driver for tests: it finds a device on a PCI bus or in registers of its
+//! own, negotiates, and puts chains into its queues.
 
-use std::sync::{Arc, Mutex};
+mod bus;
+
 use std::time::{Duration, Instant};
 
-use chipset::Line;
-use chipset::pci::{MsiMessage, PciFunction};
+use chipset::pci::PciFunction;
 use memory::GuestMemory;
 use x86::GuestPhysAddr;
 
-use crate::pci::VirtioPci;
+pub(crate) use bus::{Bus, Transport, over_each_transport};
+
 use crate::{VirtioDevice, lock};
 
 pub(crate) const MIB: u64 = 1 << 20;
@@ -19,17 +20,14 @@ const DATA: u64 = MIB;
 const NEXT: u16 = 1;
 const WRITE: u16 = 2;
 const INDIRECT: u16 = 4;
-const NOTIFY: u64 = 0x3000;
-const CONFIG: u64 = 0x2000;
 
 /// A descriptor as it lies in memory.
 pub(crate) type RawDescriptor = (u64, u32, u16, u16);
 
 /// A device with a driver that uses it.
 pub(crate) struct Driver {
-    pub(crate) function: VirtioPci,
+    pub(crate) bus: Bus,
     pub(crate) memory: GuestMemory,
-    messages: Arc<Mutex<Vec<MsiMessage>>>,
     size: u16,
     available: Vec<u16>,
     used: Vec<u16>,
@@ -37,64 +35,41 @@ pub(crate) struct Driver {
 
 impl Driver {
     /// Takes `device` as far as DRIVER_OK with all queues and `features`.
-    pub(crate) fn new(device: impl VirtioDevice + 'static, features: u64) -> Self {
-        let mut driver = Self::found(device);
+    pub(crate) fn new(on: Transport, device: impl VirtioDevice + 'static, features: u64) -> Self {
+        let mut driver = Self::found(on, device);
         driver.start(features);
         driver
     }
 
     /// A device that is found, but not started.
-    pub(crate) fn found(device: impl VirtioDevice + 'static) -> Self {
+    pub(crate) fn found(on: Transport, device: impl VirtioDevice + 'static) -> Self {
         let memory = GuestMemory::new(16 * MIB).unwrap();
-        let messages: Arc<Mutex<Vec<MsiMessage>>> = Arc::default();
-        let sink = Arc::clone(&messages);
-        let sink = Arc::new(move |message| lock(&sink).push(message));
         let queues = device.queue_sizes().len();
-        let mut function =
-            VirtioPci::new(Box::new(device), memory.clone(), Line::unconnected(), sink).unwrap();
-        function.configure(&mut 0xc000_0000, 11);
-        Self { function, memory, messages, size: 16, available: vec![0; queues], used: vec![0; queues] }
-    }
-
-    pub(crate) fn read(&mut self, offset: u64, len: usize) -> u64 {
-        let mut data = [0; 8];
-        self.function.memory_read(0, offset, &mut data[..len]);
-        u64::from_le_bytes(data)
-    }
-
-    pub(crate) fn write(&mut self, offset: u64, len: usize, value: u64) {
-        self.function.memory_write(0, offset, &value.to_le_bytes()[..len]);
+        let bus = Bus::new(on, Box::new(device), memory.clone());
+        Self { bus, memory, size: 16, available: vec![0; queues], used: vec![0; queues] }
     }
 
     pub(crate) fn config(&mut self, offset: u64, len: usize) -> u64 {
-        self.read(CONFIG + offset, len)
-    }
-
-    pub(crate) fn offered(&mut self) -> u64 {
-        self.write(0, 4, 1);
-        let high = self.read(4, 4);
-        self.write(0, 4, 0);
-        high << 32 | self.read(4, 4)
+        let mut data = [0; 8];
+        self.bus.config(offset, &mut data[..len]);
+        u64::from_le_bytes(data)
     }
 
     pub(crate) fn status(&mut self) -> u64 {
-        self.read(0x14, 1)
+        self.bus.status()
     }
 
     pub(crate) fn start(&mut self, features: u64) {
-        self.write(0x14, 1, 0);
-        self.write(0x14, 1, 1);
-        self.write(0x14, 1, 3);
-        for half in 0..2 {
-            self.write(8, 4, half);
-            self.write(0xc, 4, features >> (32 * half) & 0xffff_ffff);
+        for status in [0, 1, 3] {
+            self.bus.set_status(status);
         }
-        self.write(0x14, 1, 0xb);
+        self.bus.accept(features);
+        self.bus.set_status(0xb);
         assert_eq!(self.status(), 0xb, "features are accepted");
         for queue in 0..self.available.len() as u64 {
             self.set_up_queue(queue);
         }
-        self.write(0x14, 1, 0xf);
+        self.bus.set_status(0xf);
         self.available.fill(0);
         self.used.fill(0);
     }
@@ -102,36 +77,55 @@ impl Driver {
     fn set_up_queue(&mut self, queue: u64) {
         let at = QUEUES + queue * QUEUE_SPACE;
         self.memory.write(GuestPhysAddr(at), &vec![0; QUEUE_SPACE as usize]).unwrap();
-        self.write(0x16, 2, queue);
-        let size = self.read(0x18, 2).min(16);
+        self.bus.select_queue(queue);
+        let size = self.bus.queue_max().min(16);
         self.size = size as u16;
-        self.write(0x18, 2, size);
-        self.write(0x20, 8, at);
-        self.write(0x28, 8, at + 0x1000);
-        self.write(0x30, 8, at + 0x2000);
-        self.write(0x1c, 2, 1);
+        self.bus.set_queue_size(size);
+        self.bus.set_queue_addresses([at, at + 0x1000, at + 0x2000]);
+        self.bus.enable_queue();
     }
 
     /// Switches MSI-X on: queue *n* has vector *n*, whose message is *n*.
     pub(crate) fn use_msix(&mut self) {
-        let mut at = self.function.config_read(0x34, 1) as u16;
-        while self.function.config_read(at, 1) != 0x11 {
-            at = self.function.config_read(at + 1, 1) as u16;
-        }
-        self.function.config_write(at + 2, 2, 0x8000);
-        for queue in 0..self.available.len() as u64 {
+        let at = self.capability(0x11);
+        let queues = self.available.len() as u64;
+        let function = self.bus.function();
+        function.config_write(at + 2, 2, 0x8000);
+        for queue in 0..queues {
             let entry = queue * 16;
             for (field, value) in [(0, 0xfee0_0000), (4, 0), (8, queue as u32), (12, 0_u32)] {
-                self.function.memory_write(1, entry + field, &value.to_le_bytes());
+                function.memory_write(1, entry + field, &value.to_le_bytes());
             }
-            self.write(0x16, 2, queue);
-            self.write(0x1a, 2, queue);
+            function.memory_write(0, 0x16, &(queue as u16).to_le_bytes());
+            function.memory_write(0, 0x1a, &(queue as u16).to_le_bytes());
         }
+    }
+
+    /// Switches MSI on, with this message.
+    pub(crate) fn use_msi(&mut self, message: u16) {
+        let at = self.capability(0x05);
+        let function = self.bus.function();
+        for (field, size, value) in
+            [(4, 4, 0xfee0_0000), (8, 4, 0), (12, 2, u32::from(message)), (2, 2, 0x81)]
+        {
+            function.config_write(at + field, size, value);
+        }
+    }
+
+    /// Where the function's capability `id` is.
+    pub(crate) fn capability(&mut self, id: u32) -> u16 {
+        let function = self.bus.function();
+        let mut at = function.config_read(0x34, 1) as u16;
+        while function.config_read(at, 1) != id {
+            at = function.config_read(at + 1, 1) as u16;
+            assert_ne!(at, 0, "no capability {id:#x}");
+        }
+        at
     }
 
     /// The messages that have come so far.
     pub(crate) fn messages(&self) -> Vec<u32> {
-        lock(&self.messages).iter().map(|message| message.data).collect()
+        lock(&self.bus.messages).iter().map(|message| message.data).collect()
     }
 
     /// Where buffer `index` of the test's data is; they are 64 KiB apart.
@@ -168,7 +162,7 @@ impl Driver {
         self.put(ring + 4 + 2 * u64::from(index % self.size), &head.to_le_bytes());
         self.available[queue as usize] = index.wrapping_add(1);
         self.put(ring + 2, &index.wrapping_add(1).to_le_bytes());
-        self.write(NOTIFY + 4 * queue, 2, queue);
+        self.bus.notify(queue);
     }
 
     /// Offers buffers, those to read first, as a chain from descriptor 0 on.
