@@ -1,6 +1,7 @@
 //! The handle by which other threads reach a machine.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use crate::board::Board;
 use crate::control::Request;
@@ -11,9 +12,31 @@ pub struct MachineHandle {
     board: Arc<Board>,
 }
 
+/// A handle that does not keep the machine's devices alive. What the machine
+/// owns itself, such as the sink of its serial port, holds no other.
+#[derive(Clone)]
+pub struct WeakMachineHandle {
+    board: Weak<Board>,
+}
+
+impl WeakMachineHandle {
+    /// Ends the run, as [`MachineHandle::stop`] does, if the machine still
+    /// exists.
+    pub fn stop(&self) {
+        if let Some(board) = self.board.upgrade() {
+            board.control.request(Request::Stop);
+        }
+    }
+}
+
 impl MachineHandle {
     pub(crate) fn new(board: Arc<Board>) -> Self {
         Self { board }
+    }
+
+    /// A handle that does not keep the machine's devices alive.
+    pub fn downgrade(&self) -> WeakMachineHandle {
+        WeakMachineHandle { board: Arc::downgrade(&self.board) }
     }
 
     /// Ends the run, now or as soon as it starts.
@@ -48,6 +71,16 @@ impl MachineHandle {
     pub fn pause(&self) {
         self.board.control.set_paused(true);
         self.board.control.wait_until_still();
+    }
+
+    /// Whether the machine was paused.
+    pub fn is_paused(&self) -> bool {
+        self.board.control.is_paused()
+    }
+
+    /// How much time has passed for the guest since it was started.
+    pub fn time(&self) -> Duration {
+        Duration::from_nanos(self.board.clock.now().nanos())
     }
 
     /// Goes on after [`MachineHandle::pause`].

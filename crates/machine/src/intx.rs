@@ -1,5 +1,6 @@
-//! Where the INTA lines of the PCI slots meet: several share one input of the
-//! I/O APIC, and one line of the 8259As.
+//! Where interrupt lines meet: the INTA lines of the PCI slots, of which several
+//! share one input of the I/O APIC and one line of the 8259As; and those of
+//! devices that share an interrupt of the ISA bus.
 
 use std::sync::{Arc, Mutex};
 
@@ -46,9 +47,60 @@ impl LineTarget for IntxLines {
     }
 }
 
+/// Several lines that are one: high while any of them is.
+pub(crate) struct WiredOr {
+    /// A bit for each line that is high.
+    asserted: Mutex<u32>,
+    line: Line,
+}
+
+impl WiredOr {
+    /// A meeting point that drives `line`.
+    pub(crate) fn new(line: Line) -> Arc<Self> {
+        Arc::new(Self { asserted: Mutex::new(0), line })
+    }
+
+    /// Line `number` of up to 32.
+    pub(crate) fn input(self: &Arc<Self>, number: u32) -> Line {
+        Line::new(Arc::clone(self) as Arc<dyn LineTarget>, number % 32)
+    }
+}
+
+impl LineTarget for WiredOr {
+    fn set_level(&self, input: u32, level: bool) {
+        let mut asserted = lock(&self.asserted);
+        let was = *asserted != 0;
+        *asserted = *asserted & !(1 << (input % 32)) | u32::from(level) << (input % 32);
+        // The lock is kept, so that levels arrive in the order of changes.
+        if was != (*asserted != 0) {
+            self.line.set(!was);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn wired_lines_are_high_while_one_of_them_is() {
+        #[derive(Default)]
+        struct Log(Mutex<Vec<bool>>);
+        impl LineTarget for Log {
+            fn set_level(&self, _input: u32, level: bool) {
+                lock(&self.0).push(level);
+            }
+        }
+        let log = Arc::new(Log::default());
+        let meeting = WiredOr::new(Line::new(log.clone(), 0));
+        let (first, second) = (meeting.input(0), meeting.input(31));
+        for (line, level) in [(&first, true), (&second, true), (&first, false), (&second, false)] {
+            line.set(level);
+            line.set(level);
+        }
+        second.set(true);
+        assert_eq!(*lock(&log.0), [true, false, true]);
+    }
 
     #[test]
     fn a_shared_line_is_high_while_any_device_wants_it() {

@@ -48,7 +48,7 @@ pub use boot::{Module, Protocol};
 pub use clock::TickSource;
 pub use config::{BootSource, Consoles, MachineConfig, Mitigations, OnReset, OwnedModule, Paravirt, no_sink};
 pub use error::MachineError;
-pub use handle::MachineHandle;
+pub use handle::{MachineHandle, WeakMachineHandle};
 pub use host::{HostProcessor, begin_calibration};
 pub use machine::{MAX_CPUS, Machine, Outcome};
 pub use virtio_slots::{MAX_MMIO_DEVICES, MAX_PCI_DEVICES, Transport, VirtioSlot};

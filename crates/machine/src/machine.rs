@@ -141,21 +141,24 @@ impl Machine {
         for processor in board.interrupts.processors() {
             processor.signals().take(Signal::Exit);
         }
-        while board.control.is_paused() {
-            board.stand();
-            board.control.set_running(false);
-            board.control.wait_while_paused();
-        }
-        match board.control.take_request() {
-            None => {}
-            Some(Request::Stop) => return Some(Outcome::Stopped),
-            Some(Request::PowerOff) => return Some(Outcome::PoweredOff),
-            Some(Request::GuestPanic) => return Some(Outcome::GuestPanicked),
-            Some(Request::Reset) if self.on_reset == OnReset::Exit => return Some(Outcome::Reset),
-            Some(Request::Reset) => {
-                board.reset();
-                if let Err(error) = self.load_again() {
-                    return Some(Outcome::Failed(format!("the machine cannot start again: {error}")));
+        // A machine that is reset in a pause stands still again.
+        loop {
+            while board.control.is_paused() {
+                board.stand();
+                board.control.set_running(false);
+                board.control.wait_while_paused();
+            }
+            match board.control.take_request() {
+                None => break,
+                Some(Request::Stop) => return Some(Outcome::Stopped),
+                Some(Request::PowerOff) => return Some(Outcome::PoweredOff),
+                Some(Request::GuestPanic) => return Some(Outcome::GuestPanicked),
+                Some(Request::Reset) if self.on_reset == OnReset::Exit => return Some(Outcome::Reset),
+                Some(Request::Reset) => {
+                    board.reset();
+                    if let Err(error) = self.load_again() {
+                        return Some(Outcome::Failed(format!("the machine cannot start again: {error}")));
+                    }
                 }
             }
         }
@@ -187,6 +190,7 @@ impl Machine {
 /// Devices stop with the machine, whoever still has a handle.
 impl Drop for Machine {
     fn drop(&mut self) {
+        self.board.input.set_closed(true);
         self.board.stop_devices();
     }
 }

@@ -12,17 +12,18 @@ use virtio::pci::VirtioPci;
 
 use crate::MachineError;
 use crate::interrupts::Interrupts;
-use crate::intx::IntxLines;
+use crate::intx::{IntxLines, WiredOr};
 use crate::sync::lock;
 
 /// The most virtio devices on the PCI bus; slot 0 is the host bridge's.
 pub const MAX_PCI_DEVICES: usize = 31;
-/// The most virtio devices in registers of their own: as many as there are
-/// free interrupts of the ISA bus.
-pub const MAX_MMIO_DEVICES: usize = MMIO_IRQS.len();
+/// The most virtio devices in registers of their own.
+pub const MAX_MMIO_DEVICES: usize = 32;
 
 /// The first register page.
 const MMIO_BASE: u32 = 0xfe00_0000;
+/// The interrupts of the ISA bus that are free. Devices take turns, and share
+/// them from the seventh on.
 const MMIO_IRQS: [u8; 6] = [5, 6, 7, 3, 14, 15];
 
 /// By what a guest reaches a virtio device.
@@ -44,15 +45,17 @@ pub struct VirtioSlot {
 }
 
 impl VirtioSlot {
-    /// `device` on the PCI bus.
-    pub fn pci(device: impl VirtioDevice + 'static) -> Self {
-        Self { device: Box::new(device), transport: Transport::Pci }
+    /// `device`, reached by `transport`.
+    pub fn new(device: impl VirtioDevice + 'static, transport: Transport) -> Self {
+        Self { device: Box::new(device), transport }
     }
 }
 
+/// Address and interrupt of the MMIO device `index`.
 fn mmio_place(index: usize) -> Option<(u32, u8)> {
-    let irq = *MMIO_IRQS.get(index)?;
-    Some((MMIO_BASE + mmio::SIZE as u32 * u32::try_from(index).ok()?, irq))
+    let irq = *MMIO_IRQS.get(index % MMIO_IRQS.len())?;
+    let number = u32::try_from(index).ok().filter(|_| index < MAX_MMIO_DEVICES)?;
+    Some((MMIO_BASE + mmio::SIZE as u32 * number, irq))
 }
 
 /// What ACPI tells of the devices that no bus finds.
@@ -81,10 +84,13 @@ pub(crate) fn place(
         bus.insert(place, Box::new(function.map_err(MachineError::Virtio)?)).map_err(|_| full())?;
     }
     let mut devices = Vec::new();
+    let shared = MMIO_IRQS.map(|irq| WiredOr::new(interrupts.line(irq)));
     let asked = own.len();
     for (index, slot) in own.into_iter().enumerate() {
-        let (address, irq) = mmio_place(index).ok_or_else(|| too_many(asked, MAX_MMIO_DEVICES, "MMIO"))?;
-        let device = VirtioMmio::new(slot.device, memory.clone(), interrupts.line(irq));
+        let full = || too_many(asked, MAX_MMIO_DEVICES, "MMIO");
+        let (address, _) = mmio_place(index).ok_or_else(full)?;
+        let line = shared.get(index % MMIO_IRQS.len()).ok_or_else(full)?.input(index as u32);
+        let device = VirtioMmio::new(slot.device, memory.clone(), line);
         devices.push((u64::from(address), Mutex::new(device.map_err(MachineError::Virtio)?)));
     }
     Ok((bus, MmioDevices(devices)))

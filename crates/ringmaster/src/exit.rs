@@ -30,7 +30,7 @@ pub enum ExitStatus {
 pub const TABLE: [(&str, &str); 8] = [
     ("0", "the guest powered off (or reset with --on-reset exit), or you left with Ctrl-A x"),
     ("1", "internal or input/output error"),
-    ("2", "bad usage, or an option that is not in this release yet"),
+    ("2", "bad usage"),
     ("3", "the host lacks what was asked for"),
     ("4", "the guest failed (panic, triple fault)"),
     ("5", "an image or snapshot is invalid"),
@@ -83,11 +83,6 @@ impl Failure {
     /// Bad usage (status 2).
     pub fn usage(sentence: impl Into<String>) -> Self {
         Self::new(ExitStatus::Usage, sentence)
-    }
-
-    /// An option that a later release fills (status 2).
-    pub fn not_yet(what: impl fmt::Display) -> Self {
-        Self::usage(format!("{what} is not in this release yet"))
     }
 
     /// The host lacks what was asked for (status 3).

@@ -61,7 +61,6 @@ pub struct RunArgs {
 pub fn perform(args: RunArgs) -> Result<ExitStatus, Failure> {
     machine::begin_calibration();
     args.net.check()?;
-    args.execution.require_supported()?;
     let guest = read_guest(&args)?;
     launch(guest, &args.execution, Devices { disks: args.disk, net: args.net, others: args.devices })
 }
@@ -88,7 +87,6 @@ fn read_guest(args: &RunArgs) -> Result<Guest, Failure> {
 
 /// Chooses the engine, says so, and runs the guest.
 pub fn launch(guest: Guest, execution: &ExecutionArgs, devices: Devices) -> Result<ExitStatus, Failure> {
-    execution.require_supported()?;
     require_memory(execution)?;
     let chosen = engines::choose(execution.engine, &engines::survey_for(execution.engine))?;
     output::note(format_args!("engine {}, {}", chosen.name, chosen.why));
@@ -99,6 +97,7 @@ pub fn launch(guest: Guest, execution: &ExecutionArgs, devices: Devices) -> Resu
         cpus: execution.cpus,
         memory: execution.memory,
         console: execution.console.clone(),
+        transport: execution.virtio.into(),
         timeout: execution.timeout.map(Seconds::duration),
         paravirt: execution.paravirt.into(),
         mitigations: execution.mitigations.into(),

@@ -51,7 +51,7 @@ pub(super) fn aml(layout: &PlatformLayout) -> Vec<u8> {
 fn virtio_mmio(uid: u8, device: VirtioMmio, bytes: &mut Vec<u8>) {
     let hid = Name::new("_HID".into(), &"LNRO0005");
     let number = Name::new("_UID".into(), &uid);
-    let interrupt = Raw::of(&Interrupt::new(true, false, false, false, device.interrupt));
+    let interrupt = Raw::of(&Interrupt::new(true, false, false, true, device.interrupt));
     let crs = current_resources(&[memory(device.address, PAGE), interrupt]);
     let name = format!("VM{uid:02X}");
     let device = Device::new(name.as_str().into(), vec![&hid, &number, &crs]);

@@ -82,7 +82,7 @@ pub struct PciWindows {
 pub struct VirtioMmio {
     /// Physical address of its register page.
     pub address: u32,
-    /// Its interrupt, level-triggered and active high.
+    /// Its interrupt: level-triggered, active high, perhaps shared.
     pub interrupt: u32,
 }
 

@@ -168,6 +168,30 @@ fn time_stands_still_in_a_pause() {
 }
 
 #[test]
+fn a_reset_in_a_pause_starts_again_only_after_it() {
+    let starts = Arc::new(AtomicU64::new(0));
+    let seen = Arc::clone(&starts);
+    let machine = machine(OnReset::Reboot, move |cpu| {
+        seen.store(cpu.starts.into(), Ordering::Release);
+        sleep_until_kicked(cpu)
+    });
+    let wait_for = |count| while starts.load(Ordering::Acquire) != count {};
+    let ended = run_while(machine, |handle| {
+        wait_for(1);
+        handle.pause();
+        handle.reset();
+        std::thread::sleep(Duration::from_millis(50));
+        handle.pause();
+        assert!(handle.is_paused());
+        assert_eq!(starts.load(Ordering::Acquire), 1);
+        handle.resume();
+        wait_for(2);
+        handle.stop();
+    });
+    assert_eq!(ended, Outcome::Stopped);
+}
+
+#[test]
 fn a_paused_machine_can_be_stopped_before_it_ran() {
     let mut machine = machine(OnReset::Exit, |_| Stop::Failed("it ran".to_owned()));
     machine.handle().pause();

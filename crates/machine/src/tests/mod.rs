@@ -4,6 +4,7 @@
 mod life;
 mod paravirtual;
 mod script;
+mod virtio;
 mod wiring;
 
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use x86::cpuid::Speculation;
 use crate::board::{Board, BoardConfig};
 use crate::config::{Consoles, Paravirt};
 use crate::testing::FakeTicks;
+use crate::{MachineError, VirtioSlot};
 
 const MIB: u64 = 1 << 20;
 const GHZ: u64 = 1_000_000_000;
@@ -38,6 +40,18 @@ impl Bench {
     }
 
     fn with(cpus: u32, firmware_tables: Option<&AcpiBlob>) -> Self {
+        Self::with_devices(cpus, firmware_tables, Vec::new())
+    }
+
+    fn with_devices(cpus: u32, firmware_tables: Option<&AcpiBlob>, virtio: Vec<VirtioSlot>) -> Self {
+        Self::try_with_devices(cpus, firmware_tables, virtio).unwrap()
+    }
+
+    fn try_with_devices(
+        cpus: u32,
+        firmware_tables: Option<&AcpiBlob>,
+        virtio: Vec<VirtioSlot>,
+    ) -> Result<Self, MachineError> {
         let ticks = FakeTicks::new(GHZ, 0);
         let memory = GuestMemory::new(2 * MIB).unwrap();
         let board = Board::build(BoardConfig {
@@ -46,16 +60,15 @@ impl Bench {
             ram: RamLayout::new(2 * MIB),
             firmware_tables,
             consoles: Consoles::default(),
-            virtio: Vec::new(),
+            virtio,
             memory: memory.clone(),
             epoch: Duration::ZERO,
             paravirt: Paravirt::Kvm,
             speculation: Speculation::Immune,
             ticks: ticks.clone(),
-        })
-        .unwrap();
+        })?;
         board.start();
-        Self { board, memory, ticks }
+        Ok(Self { board, memory, ticks })
     }
 
     /// Lets time pass in small steps and does what is due.

@@ -1,11 +1,9 @@
-//! `--console`: where the guest's serial port goes.
+//! Where a console or a channel of the guest ends on the host.
 
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use crate::exit::Failure;
-
-/// The host's end of the guest's first serial port.
+/// The host's end of a serial port, a virtio console or a channel.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Console {
     /// Standard input and output.
@@ -15,13 +13,15 @@ pub enum Console {
     None,
     /// Output is written to a file that is created or emptied first.
     File(PathBuf),
-    /// A Unix socket.
+    /// A Unix socket that is listened at; one client at a time.
     Socket(PathBuf),
+    /// A terminal of its own, whose name is told.
+    Pty,
 }
 
 /// Why a console is refused.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("write stdio, none, file=PATH or socket=PATH")]
+#[error("write stdio, none, file=PATH, socket=PATH or pty")]
 pub struct ConsoleError;
 
 impl FromStr for Console {
@@ -31,19 +31,10 @@ impl FromStr for Console {
         match text.split_once('=') {
             None if text == "stdio" => Ok(Self::Stdio),
             None if text == "none" => Ok(Self::None),
+            None if text == "pty" => Ok(Self::Pty),
             Some(("file", path)) if !path.is_empty() => Ok(Self::File(path.into())),
             Some(("socket", path)) if !path.is_empty() => Ok(Self::Socket(path.into())),
             _ => Err(ConsoleError),
-        }
-    }
-}
-
-impl Console {
-    /// Refuses what this release cannot do.
-    pub fn require_supported(&self) -> Result<(), Failure> {
-        match self {
-            Self::Socket(_) => Err(Failure::not_yet("--console socket=PATH")),
-            Self::Stdio | Self::None | Self::File(_) => Ok(()),
         }
     }
 }
@@ -56,21 +47,15 @@ mod tests {
     fn each_form_parses() {
         assert_eq!("stdio".parse(), Ok(Console::Stdio));
         assert_eq!("none".parse(), Ok(Console::None));
+        assert_eq!("pty".parse(), Ok(Console::Pty));
         assert_eq!("file=a=b".parse(), Ok(Console::File("a=b".into())));
         assert_eq!("socket=/s".parse(), Ok(Console::Socket("/s".into())));
     }
 
     #[test]
     fn anything_else_is_refused() {
-        for text in ["", "file", "file=", "stdio=1", "pty"] {
+        for text in ["", "file", "file=", "stdio=1", "socket=", "pty=1", "vga"] {
             assert_eq!(text.parse::<Console>(), Err(ConsoleError), "{text}");
         }
-    }
-
-    #[test]
-    fn sockets_wait_for_a_later_release() {
-        let failure = Console::Socket("/s".into()).require_supported().unwrap_err();
-        assert_eq!(failure.status().code(), 2);
-        assert!(Console::File("/f".into()).require_supported().is_ok());
     }
 }

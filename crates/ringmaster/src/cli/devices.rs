@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use clap::Args;
 
+use super::console::Console;
 use super::memory::MemorySize;
 
 /// The virtio devices that a user asks for.
@@ -12,7 +13,7 @@ use super::memory::MemorySize;
 pub struct DeviceArgs {
     /// A virtio console (/dev/hvc0 and on): stdio, none, file=PATH, socket=PATH or pty
     #[arg(long, value_name = "WHERE")]
-    pub virtio_console: Vec<PortPlace>,
+    pub virtio_console: Vec<Console>,
     /// A named channel (/dev/virtio-ports/NAME): NAME,file=PATH or NAME,socket=PATH or NAME,pty
     #[arg(long, value_name = "NAME,WHERE")]
     pub virtio_port: Vec<Channel>,
@@ -30,27 +31,9 @@ pub struct DeviceArgs {
     pub share: Vec<Share>,
 }
 
-/// Where a console or channel ends on the host.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PortPlace {
-    /// Standard input and output.
-    Stdio,
-    /// Nowhere.
-    None,
-    /// A file that is created or emptied first; nothing is read.
-    File(PathBuf),
-    /// A Unix socket that is listened at; one client at a time.
-    Socket(PathBuf),
-    /// A terminal of its own, whose name is told.
-    Pty,
-}
-
 /// Why such an option is refused.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DeviceError {
-    /// No place on the host.
-    #[error("write stdio, none, file=PATH, socket=PATH or pty")]
-    Place,
     /// No channel.
     #[error("write NAME,file=PATH or NAME,socket=PATH or NAME,pty")]
     Channel,
@@ -65,28 +48,13 @@ pub enum DeviceError {
     Share,
 }
 
-impl FromStr for PortPlace {
-    type Err = DeviceError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text.split_once('=') {
-            None if text == "stdio" => Ok(Self::Stdio),
-            None if text == "none" => Ok(Self::None),
-            None if text == "pty" => Ok(Self::Pty),
-            Some(("file", path)) if !path.is_empty() => Ok(Self::File(path.into())),
-            Some(("socket", path)) if !path.is_empty() => Ok(Self::Socket(path.into())),
-            _ => Err(DeviceError::Place),
-        }
-    }
-}
-
 /// A named channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Channel {
     /// Its name in the guest.
     pub name: String,
     /// Its end on the host.
-    pub place: PortPlace,
+    pub place: Console,
 }
 
 impl FromStr for Channel {
@@ -168,10 +136,8 @@ mod tests {
 
     #[test]
     fn each_option_parses() {
-        assert_eq!("pty".parse(), Ok(PortPlace::Pty));
-        assert_eq!("socket=/a=b".parse(), Ok(PortPlace::Socket("/a=b".into())));
         let channel: Channel = "org.example.0,file=x".parse().unwrap();
-        assert_eq!((channel.name.as_str(), channel.place), ("org.example.0", PortPlace::File("x".into())));
+        assert_eq!((channel.name.as_str(), channel.place), ("org.example.0", Console::File("x".into())));
         assert_eq!("256M".parse(), Ok(BalloonSize(256 << 20)));
         assert_eq!("/v".parse(), Ok(VsockPlace { path: "/v".into(), cid: 3 }));
         assert_eq!("/v,cid=77".parse(), Ok(VsockPlace { path: "/v".into(), cid: 77 }));
@@ -181,7 +147,6 @@ mod tests {
 
     #[test]
     fn mistakes_are_refused() {
-        assert!("vga".parse::<PortPlace>().is_err());
         for bad in ["x", ",pty", "a/b,pty", "x,vga"] {
             assert_eq!(bad.parse::<Channel>(), Err(DeviceError::Channel), "{bad}");
         }

@@ -23,8 +23,8 @@ pub struct Disk {
     pub serial: String,
     /// Number of queues; one for each processor, up to four, when absent.
     pub queues: Option<u16>,
-    /// Where the device is.
-    pub transport: Transport,
+    /// How the device is reached; as the others are, when absent.
+    pub transport: Option<Transport>,
 }
 
 /// Why a disk is refused.
@@ -103,8 +103,8 @@ impl Disk {
                 let queues = value.parse().ok().filter(possible);
                 self.queues = Some(queues.ok_or_else(|| wrong("queues", value, "1 to 32"))?);
             }
-            ("bus", "pci") => self.transport = Transport::Pci,
-            ("bus", "mmio") => self.transport = Transport::Mmio,
+            ("bus", "pci") => self.transport = Some(Transport::Pci),
+            ("bus", "mmio") => self.transport = Some(Transport::Mmio),
             ("bus", value) => return Err(wrong("bus", value, "pci or mmio")),
             ("iops", value) => {
                 let limit = value.parse().ok().filter(|limit| *limit > 0);
@@ -144,11 +144,11 @@ mod tests {
         assert_eq!(disk.options.format, Some(DiskFormat::Qcow2));
         assert!(disk.options.read_only && !disk.options.overlay && !disk.options.detect);
         assert_eq!((disk.serial.as_str(), disk.queues), ("S1", Some(3)));
-        assert_eq!(disk.transport, Transport::Mmio);
+        assert_eq!(disk.transport, Some(Transport::Mmio));
         assert_eq!(disk.options.rate.operations, Some(5));
         assert_eq!(disk.options.rate.bytes, Some(2 << 20));
         let plain = "b".parse::<Disk>().unwrap();
-        assert_eq!((plain.options.format, plain.options.detect), (None, false));
+        assert_eq!((plain.options.format, plain.options.detect, plain.transport), (None, false, None));
         let detected = "b,format=auto,overlay".parse::<Disk>().unwrap();
         assert!(detected.options.detect && detected.options.overlay);
     }

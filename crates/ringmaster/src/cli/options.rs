@@ -7,7 +7,6 @@ use super::console::Console;
 use super::engine::EngineChoice;
 use super::memory::MemorySize;
 use super::seconds::Seconds;
-use crate::exit::Failure;
 use engine::TraceWhat;
 
 /// What a reset of the guest does.
@@ -48,6 +47,25 @@ impl From<Paravirt> for machine::Paravirt {
     }
 }
 
+/// How a guest reaches virtio devices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum VirtioTransport {
+    /// As functions on the PCI bus
+    #[default]
+    Pci,
+    /// By memory-mapped registers, which ACPI tells of
+    Mmio,
+}
+
+impl From<VirtioTransport> for machine::Transport {
+    fn from(choice: VirtioTransport) -> Self {
+        match choice {
+            VirtioTransport::Pci => Self::Pci,
+            VirtioTransport::Mmio => Self::Mmio,
+        }
+    }
+}
+
 /// What the guest is told of flaws of speculation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Mitigations {
@@ -83,9 +101,12 @@ pub struct ExecutionArgs {
     /// Size of the guest's memory, with K, M or G
     #[arg(long, value_name = "SIZE", default_value_t = MemorySize::DEFAULT)]
     pub memory: MemorySize,
-    /// Where the guest's serial port goes: stdio, none, file=PATH, socket=PATH
-    #[arg(long, value_name = "WHERE", default_value = "stdio")]
+    /// Where the guest's serial port goes: stdio, none, file=PATH, socket=PATH or pty
+    #[arg(long, visible_alias = "serial", value_name = "WHERE", default_value = "stdio")]
     pub console: Console,
+    /// How virtio devices are reached: as PCI functions, or by memory-mapped registers
+    #[arg(long, value_enum, value_name = "TRANSPORT", default_value = "pci")]
+    pub virtio: VirtioTransport,
     /// Stop after this many seconds, with status 124
     #[arg(long, value_name = "SECS")]
     pub timeout: Option<Seconds>,
@@ -108,11 +129,4 @@ pub struct ExecutionArgs {
     /// Write events to standard error: exceptions, io, msr, blocks, separated by commas
     #[arg(long, value_name = "WHAT")]
     pub trace: Option<TraceWhat>,
-}
-
-impl ExecutionArgs {
-    /// Refuses what this release cannot do.
-    pub fn require_supported(&self) -> Result<(), Failure> {
-        self.console.require_supported()
-    }
 }

@@ -59,7 +59,6 @@ pub struct DemoArgs {
 /// Fetches what is needed and boots it.
 pub fn perform(args: DemoArgs) -> Result<ExitStatus, Failure> {
     machine::begin_calibration();
-    args.execution.require_supported()?;
     args.net.check()?;
     let guest = if args.embedded {
         Guest::Embedded

@@ -8,6 +8,7 @@ pub const CTRL_A: u8 = 0x01;
 /// What Ctrl-A h prints.
 pub const HELP: &[&str] = &[
     "Ctrl-A x   leave; the guest is stopped at once",
+    "Ctrl-A c   the monitor: stop and continue, reset, power button; and back",
     "Ctrl-A h   this help",
     "Ctrl-A a   send Ctrl-A to the guest (Ctrl-A Ctrl-A does too)",
 ];
@@ -23,6 +24,8 @@ pub enum Action {
     SendPair(u8),
     /// The user leaves.
     Leave,
+    /// The user wants the monitor, or back from it.
+    Monitor,
     /// The user wants to know the keys.
     Help,
 }
@@ -42,6 +45,7 @@ impl Escape {
         }
         match byte {
             b'x' | b'X' => Action::Leave,
+            b'c' | b'C' => Action::Monitor,
             b'h' | b'H' | b'?' => Action::Help,
             b'a' | b'A' | CTRL_A => Action::Send(CTRL_A),
             other => Action::SendPair(other),
@@ -64,7 +68,8 @@ mod tests {
     }
 
     #[test]
-    fn ctrl_a_x_leaves_and_ctrl_a_h_helps() {
+    fn ctrl_a_and_a_key_is_ours() {
+        assert_eq!(feed(b"\x01c"), [Action::Wait, Action::Monitor]);
         assert_eq!(feed(b"\x01x"), [Action::Wait, Action::Leave]);
         assert_eq!(feed(b"\x01h"), [Action::Wait, Action::Help]);
     }

@@ -11,8 +11,11 @@
 
 pub mod escape;
 mod input;
+mod keys;
+pub mod monitor;
 pub mod raw;
 pub mod signals;
+mod typist;
 
 use std::ops::ControlFlow;
 use std::panic;
@@ -28,6 +31,9 @@ pub enum Event {
     Input(Vec<u8>),
     /// Ctrl-A x: leave with status 0.
     Leave,
+    /// A command of the monitor, which is neither `quit` nor about the monitor
+    /// itself.
+    Command(monitor::Command),
     /// A signal asks the process to end; leave with its status.
     Signal(u8),
 }

@@ -1,33 +1,30 @@
 //! Where the bytes go that a guest prints: its serial port to the console of
 //! the user's choice, the debug consoles to standard error.
 
-use std::fs::File;
 use std::io::{self, Write};
 use std::sync::Arc;
 
 use machine::{Consoles, no_sink};
 
 use super::ending::{Ending, Reason};
+use super::ends::{End, Source};
 use crate::cli::console::Console;
 use crate::exit::Failure;
 
-/// Opens the consoles; a write that fails ends the run.
-pub(super) fn open(console: &Console, ending: &Arc<Ending>) -> Result<Consoles, Failure> {
-    let serial: Box<dyn Write + Send> = match console {
-        Console::Stdio => Box::new(io::stdout()),
-        Console::File(path) => Box::new(File::create(path).map_err(|error| {
-            Failure::internal(format!("cannot write the console to {}", path.display())).because(error)
-        })?),
-        Console::None | Console::Socket(_) => return Ok(Consoles { serial: no_sink(), ..debug_consoles() }),
-    };
-    let mut serial = serial;
+/// Opens the consoles, and what input of the serial port comes from; a write
+/// that fails ends the run.
+pub(super) fn open(console: &Console, ending: &Arc<Ending>) -> Result<(Consoles, Option<Source>), Failure> {
+    if *console == Console::None {
+        return Ok((debug_consoles(), None));
+    }
+    let End { mut output, source } = End::open(console, "the serial port")?;
     let ending = Arc::clone(ending);
     let write = move |byte: u8| {
-        if let Err(error) = serial.write_all(&[byte]).and_then(|()| serial.flush()) {
+        if let Err(error) = output.write_all(&[byte]).and_then(|()| output.flush()) {
             ending.end(Reason::Console(error));
         }
     };
-    Ok(Consoles { serial: Box::new(write), ..debug_consoles() })
+    Ok((Consoles { serial: Box::new(write), ..debug_consoles() }, source))
 }
 
 /// Lines of the debug consoles go to standard error whole, so that they stay

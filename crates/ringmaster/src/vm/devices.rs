@@ -1,6 +1,6 @@
 //! The virtio devices of a machine, beside disks and network cards.
 
-use machine::VirtioSlot;
+use machine::{Transport, VirtioSlot};
 use virtio::balloon::Balloon;
 use virtio::fs::SharedFolder;
 use virtio::rng::Rng;
@@ -12,30 +12,34 @@ use crate::exit::Failure;
 
 /// Makes the devices that are asked for; what is behind the ports outlives
 /// them.
-pub(super) fn open(args: &DeviceArgs, memory: u64) -> Result<(PortEnds, Vec<VirtioSlot>), Failure> {
+pub(super) fn open(
+    args: &DeviceArgs,
+    memory: u64,
+    transport: Transport,
+) -> Result<(PortEnds, Vec<VirtioSlot>), Failure> {
     let mut slots = Vec::new();
     let (ends, console) = ports::open(args)?;
-    slots.extend(console.map(VirtioSlot::pci));
+    slots.extend(console.map(|device| VirtioSlot::new(device, transport)));
     if args.rng {
-        slots.push(VirtioSlot::pci(Rng::new()));
+        slots.push(VirtioSlot::new(Rng::new(), transport));
     }
     if let Some(size) = args.balloon {
         if size.0 >= memory {
             return Err(Failure::usage("the balloon cannot take all of the guest's memory"));
         }
-        slots.push(VirtioSlot::pci(Balloon::new(size.0)));
+        slots.push(VirtioSlot::new(Balloon::new(size.0), transport));
     }
     if let Some(place) = &args.vsock {
         let device = Vsock::new(place.cid, &place.path).map_err(|error| {
             Failure::internal(format!("cannot listen at {}", place.path.display())).because(error)
         })?;
-        slots.push(VirtioSlot::pci(device));
+        slots.push(VirtioSlot::new(device, transport));
     }
     for share in &args.share {
         let device = SharedFolder::new(&share.path, &share.tag, share.read_only).map_err(|error| {
             Failure::internal(format!("cannot share {}", share.path.display())).because(error)
         })?;
-        slots.push(VirtioSlot::pci(device));
+        slots.push(VirtioSlot::new(device, transport));
     }
     Ok((ends, slots))
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use machine::VirtioSlot;
+use machine::{Transport, VirtioSlot};
 use storage::{Disk as Image, StorageError};
 use virtio::blk::Block;
 
@@ -18,13 +18,17 @@ pub(super) struct Disks(Vec<Arc<Image>>);
 
 impl Disks {
     /// Opens `disks` and makes their devices.
-    pub(super) fn open(disks: &[Disk], cpus: u16) -> Result<(Self, Vec<VirtioSlot>), Failure> {
+    pub(super) fn open(
+        disks: &[Disk],
+        cpus: u16,
+        transport: Transport,
+    ) -> Result<(Self, Vec<VirtioSlot>), Failure> {
         let (mut images, mut slots) = (Vec::new(), Vec::new());
         for disk in disks {
             let image = Arc::new(Image::open(&disk.options).map_err(failure)?);
             let queues = disk.queues.unwrap_or(cpus.min(QUEUES));
             let device = Block::new(Arc::clone(&image), queues, &disk.serial);
-            slots.push(VirtioSlot { device: Box::new(device), transport: disk.transport });
+            slots.push(VirtioSlot::new(device, disk.transport.unwrap_or(transport)));
             images.push(image);
         }
         Ok((Self(images), slots))

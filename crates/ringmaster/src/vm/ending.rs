@@ -5,7 +5,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use std::{io, thread};
 
-use machine::{MachineHandle, Outcome};
+use machine::{Outcome, WeakMachineHandle};
 
 use crate::exit::{ExitStatus, Failure};
 use crate::output;
@@ -26,13 +26,13 @@ pub(super) enum Reason {
 /// The end of one run; the first reason counts.
 #[derive(Default)]
 pub(super) struct Ending {
-    machine: OnceLock<MachineHandle>,
+    machine: OnceLock<WeakMachineHandle>,
     reason: Mutex<Option<Reason>>,
 }
 
 impl Ending {
     /// The machine that is to be stopped.
-    pub(super) fn belongs_to(&self, machine: MachineHandle) {
+    pub(super) fn belongs_to(&self, machine: WeakMachineHandle) {
         let _ = self.machine.set(machine);
     }
 

@@ -4,6 +4,8 @@ mod console;
 mod devices;
 mod disks;
 mod ending;
+mod ends;
+mod monitor;
 mod net;
 mod ports;
 mod stats;
@@ -25,8 +27,10 @@ use crate::cli::net::NetArgs;
 use crate::cli::options::{OnReset, StatsFormat};
 use crate::exit::{ExitStatus, Failure};
 use crate::image::Image;
+use crate::output;
 use crate::terminal::{Event, Terminal};
 use ending::{Ending, Reason};
+use monitor::Monitor;
 use ports::PortEnds;
 
 /// What the machine starts with.
@@ -75,6 +79,8 @@ pub struct VmRequest {
     pub memory: MemorySize,
     /// Where its serial port goes.
     pub console: Console,
+    /// How virtio devices are reached.
+    pub transport: machine::Transport,
     /// How long it may run.
     pub timeout: Option<Duration>,
     /// Which hypervisor's interface the guest finds.
@@ -95,11 +101,14 @@ pub struct VmRequest {
 pub fn launch(request: VmRequest) -> Result<ExitStatus, Failure> {
     let engine = engine_of(&request)?;
     let ending = Arc::new(Ending::default());
-    let (disks, mut slots) = disks::Disks::open(&request.devices.disks, request.cpus)?;
-    slots.extend(net::open(&request.devices.net)?);
-    let (ports, others) = devices::open(&request.devices.others, request.memory.bytes())?;
+    let (disks, mut slots) = disks::Disks::open(&request.devices.disks, request.cpus, request.transport)?;
+    slots.extend(net::open(&request.devices.net, request.transport)?);
+    let (mut ports, others) =
+        devices::open(&request.devices.others, request.memory.bytes(), request.transport)?;
     require_one_stdio(&request.console, &ports)?;
     slots.extend(others);
+    let facts = monitor::facts(&request);
+    let (consoles, serial_input) = console::open(&request.console, &ending)?;
     let config = MachineConfig {
         virtio: slots,
         cpus: u32::from(request.cpus),
@@ -107,15 +116,20 @@ pub fn launch(request: VmRequest) -> Result<ExitStatus, Failure> {
             OnReset::Reboot => machine::OnReset::Reboot,
             OnReset::Exit => machine::OnReset::Exit,
         },
-        consoles: console::open(&request.console, &ending)?,
+        consoles,
         paravirt: request.paravirt,
         mitigations: request.mitigations,
         trace: tracing::sink(request.trace),
         ..MachineConfig::new(engine.as_ref(), request.memory.bytes(), boot_source(request.guest))
     };
     let mut machine = Machine::build(config).map_err(failure)?;
-    ending.belongs_to(machine.handle());
-    let terminal = take_terminal(&request.console, &ports, machine.handle(), &ending)?;
+    ending.belongs_to(machine.handle().downgrade());
+    if let Some(source) = serial_input {
+        let handle = machine.handle();
+        ports.attach(source, Arc::new(move |bytes| handle.input(bytes)))?;
+    }
+    let monitor = Monitor::new(machine.handle(), facts);
+    let terminal = take_terminal(&request.console, &ports, monitor, machine.handle(), &ending)?;
     let outcome = ending.with_timeout(request.timeout, || machine.run());
     ports.close();
     drop(terminal);
@@ -200,6 +214,7 @@ fn require_one_stdio(console: &Console, ports: &PortEnds) -> Result<(), Failure>
 fn take_terminal(
     console: &Console,
     ports: &PortEnds,
+    monitor: Monitor,
     handle: MachineHandle,
     ending: &Arc<Ending>,
 ) -> Result<Terminal, Failure> {
@@ -214,6 +229,10 @@ fn take_terminal(
                     None => handle.input(&bytes),
                 },
                 Event::Leave => ending.end(Reason::Left),
+                Event::Command(command) => {
+                    output::note(monitor.perform(command));
+                    true
+                }
                 Event::Signal(number) => ending.end(Reason::Signal(number)),
             };
             if goes_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }

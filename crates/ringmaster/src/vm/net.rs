@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use machine::VirtioSlot;
+use machine::{Transport, VirtioSlot};
 use network::pcap::Capture;
 use network::stream::Stream;
 use network::tap::Tap;
@@ -16,14 +16,14 @@ use crate::exit::Failure;
 use crate::output;
 
 /// Makes the card that `args` describe.
-pub(super) fn open(args: &NetArgs) -> Result<Option<VirtioSlot>, Failure> {
+pub(super) fn open(args: &NetArgs, transport: Transport) -> Result<Option<VirtioSlot>, Failure> {
     let Net::Card(Card { mac, peer }) = &args.net else { return Ok(None) };
     let backend = connect(*mac, peer)?;
     let backend = match &args.pcap {
         Some(path) => Box::new(capture(backend, path)?),
         None => backend,
     };
-    Ok(Some(VirtioSlot::pci(Device::new(*mac, backend))))
+    Ok(Some(VirtioSlot::new(Device::new(*mac, backend), transport)))
 }
 
 fn connect(mac: Mac, peer: &Peer) -> Result<Box<dyn NetBackend>, Failure> {

@@ -1,56 +1,22 @@
-//! Virtio devices under Debian's own drivers: what the guest sees of them, and
-//! what is left of a disk when the process is killed.
+//! Disks under Debian's own drivers, and what is left of them when the process
+//! is killed.
 
 use std::fs;
-use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::LazyLock;
 use std::thread;
 use std::time::Duration;
 
 use libtest_mimic::{Failed, Trial};
-use ringmaster::demo::cpio::Archive;
-use ringmaster::fetch::fetch_packages;
-use ringmaster::packages::Request;
 
-use crate::guests::{AMD64, Debian, scratch};
-use crate::process::Run;
+use crate::drivers::{DRIVERS, Drivers};
 use crate::systems::needing;
-
-/// The drivers, each behind those that it needs.
-const MODULES: [&str; 16] = [
-    "virtio_ring",
-    "virtio",
-    "virtio_pci_legacy_dev",
-    "virtio_pci_modern_dev",
-    "virtio_pci",
-    "virtio_mmio",
-    "virtio_blk",
-    "virtio-rng",
-    "virtio_console",
-    "virtio_balloon",
-    "fuse",
-    "virtiofs",
-    "vsock",
-    "vmw_vsock_virtio_transport_common",
-    "vmw_vsock_virtio_transport",
-    "crc32c_generic",
-];
 
 /// How often the process is killed in mid-write.
 const KILLS: u64 = 3;
 
-/// Debian with the drivers of virtio devices.
-pub(crate) struct Drivers {
-    debian: &'static Debian,
-    modules: PathBuf,
-}
-
-static DRIVERS: LazyLock<Result<Drivers, String>> = LazyLock::new(Drivers::new);
-
-/// The same, on a host with the tools that look into disks.
+/// Debian with drivers, on a host with the tools that look into disks.
 static DISK_TOOLS: LazyLock<Result<&'static Drivers, String>> = LazyLock::new(|| {
     let drivers = DRIVERS.as_ref().map_err(Clone::clone)?;
     for (tool, package) in [("mkfs.ext4", "e2fsprogs"), ("e2fsck", "e2fsprogs"), ("qemu-img", "qemu-utils")] {
@@ -60,57 +26,6 @@ static DISK_TOOLS: LazyLock<Result<&'static Drivers, String>> = LazyLock::new(||
     }
     Ok(drivers)
 });
-
-impl Drivers {
-    fn new() -> Result<Self, String> {
-        let debian = AMD64.as_ref().map_err(Clone::clone)?;
-        let pattern = format!("{{usr/lib,lib}}/modules/**/{{{}}}.ko*", MODULES.join(","));
-        let request = Request::new("linux-image-cloud-amd64", "amd64", &pattern);
-        let request = request.map_err(|error| error.to_string())?;
-        let entries = fetch_packages(&[request], false).map_err(|error| error.to_string())?;
-        let paths: Vec<PathBuf> =
-            entries.iter().flat_map(|entry| entry.paths().collect::<Vec<_>>()).collect();
-        let modules = archive(&paths).map_err(|error| format!("no archive of modules: {error}"))?;
-        Ok(Self { debian, modules })
-    }
-
-    /// Starts a guest that loads the drivers, does what `script` says, and
-    /// powers off.
-    fn start(&self, script: &str, cmdline: &str, options: &[String]) -> Result<Run, Failed> {
-        let mut archive = Archive::default();
-        archive.program("script", format!("#!/bin/sh\n{script}\n").as_bytes())?;
-        let path = tempfile::NamedTempFile::new()?;
-        fs::write(path.path(), archive.finish()?)?;
-        let load = "for module in /modules/*; do insmod $module; done; sh /script";
-        let mut args = self.debian.run(load);
-        if let Some(words) = args.iter_mut().find(|arg| arg.starts_with("console=")) {
-            *words = format!("{cmdline} {words}");
-        }
-        for initrd in [self.modules.as_path(), path.path()] {
-            args.extend(["--initrd".to_owned(), initrd.display().to_string()]);
-        }
-        args.extend(options.iter().cloned());
-        let mut run = Run::start(args)?;
-        run.wait_for("user space reached")?;
-        Ok(run)
-    }
-}
-
-fn archive(paths: &[PathBuf]) -> std::io::Result<PathBuf> {
-    let mut archive = Archive::default();
-    archive.directory("modules")?;
-    for (number, name) in MODULES.iter().enumerate() {
-        let is_it = |path: &&PathBuf| {
-            path.file_name().is_some_and(|file| file.to_string_lossy() == format!("{name}.ko"))
-        };
-        if let Some(path) = paths.iter().find(is_it) {
-            archive.program(&format!("modules/{number:02}-{name}.ko"), &fs::read(path)?)?;
-        }
-    }
-    let path = scratch("modules");
-    fs::write(&path, archive.finish()?)?;
-    Ok(path)
-}
 
 /// A tool that may lie where only root looks.
 pub(crate) fn tool_command(tool: &str) -> Command {
@@ -132,7 +47,6 @@ pub(crate) fn succeed(command: &mut Command) -> Result<String, Failed> {
 pub(crate) fn tests() -> Vec<Trial> {
     vec![
         needing("disks_work_by_msix_intx_and_mmio", &DRIVERS, disks),
-        needing("every_virtio_device_works_under_linux", &DRIVERS, devices),
         needing("nothing_durable_is_lost_when_the_process_is_killed", &DISK_TOOLS, |drivers| killed(drivers)),
     ]
 }
@@ -176,58 +90,6 @@ fn disks(drivers: &Drivers) -> Result<(), Failed> {
             return Err(run.complaint("wrote what it must not"));
         }
         fs::write(path("a"), &untouched)?;
-    }
-    Ok(())
-}
-
-fn devices(drivers: &Drivers) -> Result<(), Failed> {
-    let folder = tempfile::tempdir()?;
-    let path = |name: &str| folder.path().join(name).display().to_string();
-    fs::create_dir(folder.path().join("shared"))?;
-    fs::write(folder.path().join("shared/hello"), "hello from the host\n")?;
-    let script = "
-        cat /sys/class/misc/hw_random/rng_available
-        dd if=/dev/hwrng bs=64 count=1 2>/dev/null | wc -c
-        mkdir /share; mount -t virtiofs home /share; cat /share/hello
-        mkdir /share/new; cp /bin/busybox /share/new/copy; cmp /bin/busybox /share/new/copy && echo same
-        mv /share/new/copy /share/moved; rmdir /share/new; ln -s hello /share/link; cat /share/link
-        echo text > /share/text; echo more >> /share/text; truncate -s 7 /share/text; umount /share
-        echo console-speaks > /dev/hvc0
-        cat /sys/class/virtio-ports/*/name; echo channel-speaks > /dev/vport0p1
-        ls /dev/vsock; sleep 1; grep balloon_inflate /proc/vmstat; echo all-done; sleep 3";
-    let options = [
-        "--rng",
-        "--balloon=32M",
-        "--vsock",
-        &path("vsock"),
-        "--share",
-        &format!("{}=home", path("shared")),
-        "--virtio-console",
-        &format!("file={}", path("hvc0")),
-        "--virtio-port",
-        &format!("org.example.0,file={}", path("channel")),
-    ];
-    let mut run = drivers.start(script, "", &options.map(str::to_owned))?;
-    run.wait_for("all-done")?;
-    // Nobody listens in the guest, so the connection is refused.
-    let mut stream = UnixStream::connect(path("vsock"))?;
-    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
-    stream.write_all(b"CONNECT 1234\n")?;
-    if matches!(stream.read(&mut [0]), Ok(1)) {
-        return Err(run.complaint("accepted a connection that nobody waits for"));
-    }
-    run.finish_with(0)?;
-    for words in
-        ["virtio_rng", "hello from the host", "same", "org.example.0", "/dev/vsock", "balloon_inflate 8192"]
-    {
-        if !run.said.contains(words) {
-            return Err(run.complaint(&format!("never said {words:?}")));
-        }
-    }
-    let has = |name: &str, text: &str| fs::read_to_string(path(name)).is_ok_and(|found| found.contains(text));
-    let shared = has("shared/text", "text\nmo") && !Path::new(&path("shared/new")).exists();
-    if !shared || !has("hvc0", "console-speaks") || !has("channel", "channel-speaks") {
-        return Err(run.complaint("did not reach the host's ends"));
     }
     Ok(())
 }

@@ -4,8 +4,11 @@
 //! that `ringmaster demo` uses. Where they cannot be had, the tests that need
 //! them are left out, with the reason in their names.
 
+mod console;
 mod debian;
+mod devices;
 mod disks;
+mod drivers;
 mod guests;
 mod life;
 mod network;
@@ -23,6 +26,8 @@ fn main() -> ExitCode {
     tests.extend(life::tests());
     tests.extend(network::tests());
     tests.extend(disks::tests());
+    tests.extend(devices::tests());
+    tests.extend(console::tests());
     tests.extend(debian::tests());
     libtest_mimic::run(&Arguments::from_args(), tests).exit_code()
 }

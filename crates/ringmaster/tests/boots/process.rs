@@ -25,12 +25,15 @@ impl Run {
     pub(crate) fn start<I: AsRef<std::ffi::OsStr>>(
         args: impl IntoIterator<Item = I>,
     ) -> Result<Self, Failed> {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_ringmaster"))
-            .args(args)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()?;
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ringmaster"));
+        command.args(args);
+        Self::of(command)
+    }
+
+    /// Starts `command`, which starts `ringmaster`.
+    pub(crate) fn of(mut command: Command) -> Result<Self, Failed> {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn()?;
         let (sender, chunks) = mpsc::channel();
         let pump = |mut from: Box<dyn Read + Send>| {
             let sender = sender.clone();

@@ -46,14 +46,6 @@ fn bad_usage_is_status_2() {
 }
 
 #[test]
-fn options_of_later_releases_are_refused_plainly() {
-    let cases: &[&[&str]] = &[&["run", "--kernel", "k", "--console", "socket=s"]];
-    for arguments in cases {
-        assert_refused(&run(arguments), 2, "is not in this release yet");
-    }
-}
-
-#[test]
 fn what_the_host_lacks_is_status_3() {
     let folder = tempfile::tempdir().unwrap();
     let kernel = folder.path().join("kernel");
