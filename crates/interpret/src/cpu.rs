@@ -51,6 +51,9 @@ pub(crate) struct Cpu {
     pub(crate) halt_reported: bool,
     /// Debug conditions met by the current instruction, as bits of DR6.
     pub(crate) debug_hits: u64,
+    /// An instruction that may change floating-point or vector registers has
+    /// been executed.
+    pub(crate) fpu_touched: bool,
     /// The current instruction has entered a handler: it is no single step.
     pub(crate) entered_handler: bool,
 
@@ -114,6 +117,7 @@ impl Cpu {
             code_hit: false,
             halt_reported: false,
             debug_hits: 0,
+            fpu_touched: false,
             entered_handler: false,
             code_size: size::WORD,
             stack_mask: 0xffff,

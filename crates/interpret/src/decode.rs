@@ -1,8 +1,8 @@
 //! From bytes to [`Insn`]: iced-x86 decodes, this chooses who executes.
 
 use iced_x86::{
-    Code, CodeSize, Decoder, DecoderError, FlowControl, Instruction, InstructionInfoFactory, OpAccess,
-    OpKind, Register,
+    Code, CodeSize, CpuidFeature, Decoder, DecoderError, FlowControl, Instruction, InstructionInfoFactory,
+    OpAccess, OpKind, Register,
 };
 use x86::cpuid::CpuidModel;
 use x86::{Exception, SegmentName};
@@ -57,6 +57,7 @@ impl InsnDecoder {
             DecoderError::NoMoreBytes => fixed(too_long, bytes.len()),
             DecoderError::None if cpuid.allows_instruction(&instruction) => {
                 let (mut insn, flow) = self.build(&instruction, bytes, code_size);
+                insn.touches_fpu = touches_fpu(&instruction);
                 if is_short_movsxd(&instruction) && cpuid.vendor().reads_doubleword_in_short_movsxd() {
                     ops::widen_source(&mut insn);
                 }
@@ -111,6 +112,39 @@ impl InsnDecoder {
 /// MOVSXD to 16 bits, of which vendors differ in how much memory it reads.
 pub(crate) fn is_short_movsxd(instruction: &Instruction) -> bool {
     instruction.code() == Code::Movsxd_r16_rm16
+}
+
+/// Whether an instruction may change floating-point or vector registers: all
+/// but those of the groups that have none.
+fn touches_fpu(instruction: &Instruction) -> bool {
+    use CpuidFeature as C;
+    let integer = |feature: &CpuidFeature| {
+        matches!(
+            feature,
+            C::INTEL8086
+                | C::INTEL8086_ONLY
+                | C::INTEL186
+                | C::INTEL286
+                | C::INTEL386
+                | C::INTEL486
+                | C::X64
+                | C::CPUID
+                | C::MSR
+                | C::TSC
+                | C::RDTSCP
+                | C::RDPID
+                | C::FSGSBASE
+                | C::INVPCID
+                | C::SMAP
+                | C::SYSCALL
+                | C::SEP
+                | C::CX8
+                | C::BMI1
+                | C::BMI2
+                | C::MONITOR
+        )
+    };
+    !instruction.cpuid_features().iter().all(integer)
 }
 
 fn memory_access(info: &mut InstructionInfoFactory, instruction: &Instruction) -> Option<OpAccess> {
@@ -185,6 +219,7 @@ fn operands(instruction: &Instruction) -> Insn {
         mem_size: if has_memory { instruction.memory_size().size() as u16 } else { 0 },
         reg1,
         reg2,
+        touches_fpu: false,
         full: None,
     }
 }

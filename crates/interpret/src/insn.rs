@@ -57,6 +57,8 @@ pub(crate) struct Insn {
     pub(crate) reg1: u8,
     /// Second register operand.
     pub(crate) reg2: u8,
+    /// Whether it may change floating-point or vector registers.
+    pub(crate) touches_fpu: bool,
     /// Everything else, for the instructions that are rare.
     pub(crate) full: Option<Box<Instruction>>,
 }

@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicU32;
 use std::time::Instant;
 
 use engine::{Callout, EngineError, EngineKind, Platform, Stop, TraceEvent, VcpuConfig, VcpuStats};
-use iced_x86::{CpuidFeature, Instruction, Mnemonic};
+use iced_x86::{Instruction, Mnemonic};
 use memory::HostPage;
 use x86::cpuid::CpuidModel;
 use x86::paging::{Access, AccessKind};
@@ -31,8 +31,6 @@ pub struct SlowInsn {
     insn: Insn,
     /// Which instruction it is.
     pub mnemonic: Mnemonic,
-    /// Whether it may change floating-point or vector registers.
-    pub touches_fpu: bool,
     /// Whether what follows it must be looked up anew: it may jump, change the
     /// mode or let an interrupt in.
     pub ends_block: bool,
@@ -241,6 +239,7 @@ impl SlowPath {
     pub fn execute(&mut self, slow: &SlowInsn) -> Result<(), Stop> {
         let (cpu, insn) = (&mut self.cpu, &slow.insn);
         cpu.next_rip = cpu.state.rip.wrapping_add(u64::from(insn.len)) & cpu.linear_mask;
+        cpu.fpu_touched |= insn.touches_fpu;
         match (insn.handler)(cpu, insn) {
             Ok(()) => {
                 cpu.state.rip = cpu.next_rip;
@@ -268,8 +267,7 @@ impl SlowPath {
         }
         match self.blocks.decoder.decode(bytes, self.cpu.code_size, &self.cpu.cpuid) {
             Decoded::Insn(insn, flow) => {
-                let (mnemonic, touches_fpu) = (decoded.mnemonic(), touches_fpu(decoded));
-                Some(SlowInsn { insn, mnemonic, touches_fpu, ends_block: flow == Flow::End })
+                Some(SlowInsn { insn, mnemonic: decoded.mnemonic(), ends_block: flow == Flow::End })
             }
             Decoded::MoreBytes => None,
         }
@@ -294,6 +292,12 @@ impl SlowPath {
     /// Whether a store has hit decoded code since the last call.
     pub fn take_code_hit(&mut self) -> bool {
         std::mem::take(&mut self.cpu.code_hit)
+    }
+
+    /// Whether floating-point or vector registers may have been changed since
+    /// the last call.
+    pub fn take_fpu_touched(&mut self) -> bool {
+        std::mem::take(&mut self.cpu.fpu_touched)
     }
 
     /// Where the instruction at `lin` comes from; `None` if it is not RAM or
@@ -432,39 +436,6 @@ pub fn classify(instruction: &Instruction) -> Option<Plain> {
         Unit::Avx => Plain::Avx,
         Unit::Avx512 => Plain::Avx512,
     })
-}
-
-/// Whether an instruction may change floating-point or vector registers: all
-/// but those of the groups that have none.
-fn touches_fpu(instruction: &Instruction) -> bool {
-    use CpuidFeature as C;
-    let integer = |feature: &CpuidFeature| {
-        matches!(
-            feature,
-            C::INTEL8086
-                | C::INTEL8086_ONLY
-                | C::INTEL186
-                | C::INTEL286
-                | C::INTEL386
-                | C::INTEL486
-                | C::X64
-                | C::CPUID
-                | C::MSR
-                | C::TSC
-                | C::RDTSCP
-                | C::RDPID
-                | C::FSGSBASE
-                | C::INVPCID
-                | C::SMAP
-                | C::SYSCALL
-                | C::SEP
-                | C::CX8
-                | C::BMI1
-                | C::BMI2
-                | C::MONITOR
-        )
-    };
-    !instruction.cpuid_features().iter().all(integer)
 }
 
 /// The segment of an instruction's memory operand, as the processor sees it.

@@ -47,6 +47,7 @@ pub(crate) fn execute(cpu: &mut Cpu, insn: &Insn) -> Result<(), Stop> {
     cpu.state.rflags.remove(Rflags::RF);
     cpu.next_rip = cpu.state.rip.wrapping_add(u64::from(insn.len)) & cpu.linear_mask;
     cpu.entered_handler = false;
+    cpu.fpu_touched |= insn.touches_fpu;
     let outcome = (insn.handler)(cpu, insn);
     cpu.code_hit = false;
     match outcome {

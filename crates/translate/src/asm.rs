@@ -203,6 +203,11 @@ impl Asm {
         self.op_mem(false, &[0x8b], to, mem);
     }
 
+    /// Loads 16 bits, zero-extended.
+    pub(crate) fn load_word(&mut self, to: Reg, mem: Mem) {
+        self.op_mem(false, &[0x0f, 0xb7], to, mem);
+    }
+
     /// Stores 64 bits.
     pub(crate) fn store(&mut self, mem: Mem, from: Reg) {
         self.op_mem(true, &[0x89], from, mem);

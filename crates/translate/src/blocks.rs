@@ -17,6 +17,18 @@ const LINE: usize = 64;
 /// The number of a block.
 pub(crate) type BlockId = u32;
 
+/// How an instruction accesses memory, as far as a miss of the TLB must know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Once, up to 8 bytes, and nothing but that can make it fault: a page
+    /// fault of the access is the instruction's.
+    Single,
+    /// What has been tested is the beginning of a run of unknown length.
+    Run,
+    /// In another way.
+    Other,
+}
+
 /// Where one guest instruction's host code begins.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Mark {
@@ -24,6 +36,7 @@ pub(crate) struct Mark {
     pub(crate) host: u32,
     /// Bytes from the start of the guest code page.
     pub(crate) guest: u16,
+    pub(crate) access: Access,
 }
 
 /// A direct branch out of a block.
@@ -90,6 +103,23 @@ pub(crate) struct Block {
     pub(crate) valid: bool,
     /// All of its code lies in one large page.
     pub(crate) large: bool,
+    /// Indirect branches have led here.
+    target: bool,
+}
+
+/// Code of a page in one mode: guest-physical page, its linear address unless
+/// the code is position-independent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct PageKey {
+    gpa: u64,
+    lin: u64,
+    mode: Mode,
+}
+
+impl PageKey {
+    fn of(key: &Key) -> Self {
+        Self { gpa: key.gpa >> 12, lin: key.lin >> 12, mode: key.mode }
+    }
 }
 
 impl Block {
@@ -107,15 +137,21 @@ impl Block {
             incoming: Vec::new(),
             valid: true,
             large,
+            target: false,
         }
     }
 
     /// The place in the guest code page of the instruction whose host code
     /// holds `address`.
     pub(crate) fn guest_place(&self, address: usize) -> u16 {
+        self.mark_at(address).guest
+    }
+
+    /// The mark of the instruction whose host code holds `address`.
+    pub(crate) fn mark_at(&self, address: usize) -> Mark {
         let host = (address - self.start) as u32;
         let after = self.marks.partition_point(|mark| mark.host <= host);
-        self.marks[after.saturating_sub(1)].guest
+        self.marks[after.saturating_sub(1)]
     }
 
     /// The place of the instruction after the one at `place`.
@@ -180,6 +216,9 @@ pub(crate) struct Blocks {
     by_key: Map<Key, BlockId>,
     /// Blocks by the number of their guest page.
     pages: Map<u64, Vec<BlockId>>,
+    /// Blocks that indirect branches have led to, by page: their places in it,
+    /// and where their host code begins.
+    targets: Map<PageKey, Vec<(u16, usize)>>,
     /// The last block with code in each line, from address `first` on.
     lines: Vec<BlockId>,
     first: usize,
@@ -276,6 +315,25 @@ impl Blocks {
         }
     }
 
+    /// Notes that indirect branches lead to block `id`, and gives its page. What
+    /// needs a second page, which may be mapped elsewhere, is not noted.
+    pub(crate) fn note_target(&mut self, id: BlockId) -> PageKey {
+        let block = &mut self.all[id as usize];
+        let page = PageKey::of(&block.key);
+        if !block.target && block.key.second == 0 {
+            block.target = true;
+            let place = (block.key.gpa & 0xfff) as u16;
+            self.targets.entry(page).or_default().push((place, block.start));
+            self.bytes += size_of::<(u16, usize)>();
+        }
+        page
+    }
+
+    /// The blocks of a page that indirect branches have led to.
+    pub(crate) fn targets(&self, page: PageKey) -> &[(u16, usize)] {
+        self.targets.get(&page).map_or(&[], Vec::as_slice)
+    }
+
     /// Drops the blocks that a write has hit; how many. `forget` is told of each.
     pub(crate) fn drop_hit(
         &mut self,
@@ -304,8 +362,13 @@ impl Blocks {
     fn invalidate(&mut self, cache: &CodeCache, id: BlockId) {
         let block = &mut self.all[id as usize];
         block.valid = false;
-        let key = block.key;
+        let (key, start) = (block.key, block.start);
         let incoming = std::mem::take(&mut block.incoming);
+        if block.target
+            && let Some(targets) = self.targets.get_mut(&PageKey::of(&key))
+        {
+            targets.retain(|&(_, code)| code != start);
+        }
         if self.by_key.get(&key) == Some(&id) {
             self.by_key.remove(&key);
         }

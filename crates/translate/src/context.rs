@@ -3,37 +3,16 @@
 
 use std::mem::offset_of;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicPtr, AtomicU32};
 
 use interpret::tlb::{First, Tlb};
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 use x86::{CpuState, Rflags};
 
-/// Binary logarithm of the jump cache's entries.
-const JUMP_BITS: u32 = 16;
-/// Entries of the jump cache.
-pub(crate) const JUMPS: usize = 1 << JUMP_BITS;
+use crate::jumps::{Entry, Kind};
 
-/// The bits of a keyed instruction pointer that choose a jump-cache entry, if
-/// keys begin at bit `shift`: some of the place in the page, of the page, and
-/// of the key.
-pub(crate) const fn jump_mask(shift: u32) -> u64 {
-    const IN_PAGE: u32 = 9;
-    const OF_KEY: u32 = 2;
-    const OF_PAGE: u32 = JUMP_BITS - IN_PAGE - OF_KEY;
-    ((1 << IN_PAGE) - 1) << 1 | ((1 << OF_PAGE) - 1) << 12 | ((1 << OF_KEY) - 1) << shift
-}
 /// Room for return addresses and signal frames.
 const STACK: usize = 256 << 10;
-
-/// Indirect branch targets by instruction pointer and key.
-#[repr(C, align(64))]
-pub(crate) struct JumpCache {
-    /// Negated sum of instruction pointer and key.
-    pub(crate) tags: [u64; JUMPS],
-    /// Host code.
-    pub(crate) code: [u64; JUMPS],
-}
 
 /// The part of a vCPU that generated code works on. Fields before
 /// [`Context::save_rax`] are within reach of a one-byte displacement.
@@ -45,17 +24,16 @@ pub(crate) struct Context {
     pub(crate) index_mask: u64,
     /// Bits of a linear address above the page offset.
     pub(crate) page_mask: u64,
-    /// Bits of a keyed instruction pointer that choose a jump-cache entry.
-    pub(crate) jump_mask: u64,
-    /// Host minus linear address of the page behind the stack window.
-    pub(crate) window: u64,
+    /// Bits of an instruction pointer that choose an entry of a table of
+    /// indirect branches, by kind.
+    pub(crate) jump_masks: [u64; 2],
     /// Linear address of the current code page, in position-independent code.
     pub(crate) page: u64,
     pub(crate) fs_base: u64,
     pub(crate) gs_base: u64,
-    /// What distinguishes the current mode and address space in the jump
-    /// cache; 0 while somebody wants the vCPU to look up.
-    pub(crate) key: AtomicU64,
+    /// Where indirect branches lead in the current mode and address space;
+    /// [`Context::nowhere`] while somebody wants the vCPU to look up.
+    pub(crate) jumps: AtomicPtr<Entry>,
     /// Nonzero while somebody wants the vCPU to look up.
     pub(crate) exit_request: AtomicU32,
     /// Nonzero while the guest's floating-point state is in [`CpuState`], not
@@ -98,8 +76,11 @@ pub(crate) struct Context {
     pub(crate) signals: *const AtomicU32,
     /// The machine's time-stamp counter minus the host's.
     pub(crate) tsc_offset: u64,
-    /// Keys of the modes that generated code can switch to: see [`Way`].
-    pub(crate) keys: [u64; 4],
+    /// Where they lead in the modes that generated code can switch to: see
+    /// [`Way`](crate::mode::Way).
+    pub(crate) ways: [*mut Entry; 4],
+    /// The table in which nothing is found.
+    pub(crate) nowhere: *mut Entry,
     /// The [`Way`] by which the privilege level was last changed since
     /// entering, or 0.
     pub(crate) ring: u64,
@@ -126,7 +107,6 @@ pub(crate) struct Context {
     pub(crate) tests: u64,
     /// First-level misses that the second level served.
     pub(crate) refills: u64,
-    pub(crate) jumps: JumpCache,
     pub(crate) tlb: Tlb,
 }
 
@@ -199,7 +179,7 @@ impl Context {
     fn initialize(&mut self) {
         self.index_mask = (interpret::tlb::ENTRIES as u64 - 1) << 12;
         self.page_mask = !0xfff;
-        self.jump_mask = jump_mask(crate::keys::SHIFT_4_LEVEL);
+        self.jump_masks = [Kind::Supervisor.mask(), Kind::User.mask()];
         self.fpu_away = 1;
         self.host_mxcsr = 0x1f80;
         self.sysret_mask = !(Rflags::ARITHMETIC | Rflags::IF | Rflags::FIXED).bits();
@@ -210,57 +190,5 @@ impl Context {
         (self.mask_31, self.mask_63) = (31, 63);
         self.overflow = [0, 1 << 11];
         self.tlb.initialize();
-        self.jumps.clear(self.jump_mask);
     }
-}
-
-impl JumpCache {
-    /// Notes where the code for `rip` under `key` is.
-    pub(crate) fn note(&mut self, mask: u64, rip: u64, key: u64, code: u64) {
-        let keyed = rip.wrapping_add(key);
-        let index = index(keyed, mask);
-        self.tags[index] = keyed.wrapping_neg();
-        self.code[index] = code;
-    }
-
-    /// The code for `rip` under `key`, if it is known.
-    #[inline]
-    pub(crate) fn find(&self, mask: u64, rip: u64, key: u64) -> Option<u64> {
-        let keyed = rip.wrapping_add(key);
-        let index = index(keyed, mask);
-        (self.tags[index] == keyed.wrapping_neg()).then(|| self.code[index])
-    }
-
-    /// Forgets where the code for a keyed instruction pointer is.
-    pub(crate) fn forget(&mut self, mask: u64, keyed: u64) {
-        let index = index(keyed, mask);
-        if self.tags[index] == keyed.wrapping_neg() {
-            self.tags[index] = empty(index, mask);
-        }
-    }
-
-    /// Forgets all indirect branch targets.
-    pub(crate) fn clear(&mut self, mask: u64) {
-        self.tags.fill(0);
-        self.tags[0] = empty(0, mask);
-    }
-}
-
-/// A tag that no instruction pointer with this index hits. Zero does for all
-/// but the first: zero is what would hit it.
-const fn empty(index: usize, mask: u64) -> u64 {
-    let lowest = mask & mask.wrapping_neg();
-    if index == 0 { lowest.wrapping_neg() } else { 0 }
-}
-
-/// What PEXT with `mask` makes of `keyed`.
-#[inline]
-fn index(keyed: u64, mask: u64) -> usize {
-    // SAFETY: the engine refuses hosts without BMI2.
-    (unsafe { pext(keyed, mask) }) as usize % JUMPS
-}
-
-#[target_feature(enable = "bmi2")]
-fn pext(value: u64, mask: u64) -> u64 {
-    std::arch::x86_64::_pext_u64(value, mask)
 }

@@ -22,6 +22,7 @@ mod engine_impl;
 mod fault;
 #[cfg(test)]
 mod golden;
+mod jumps;
 mod keys;
 mod listing;
 mod mode;

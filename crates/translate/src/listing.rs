@@ -9,7 +9,7 @@ use iced_x86::{Decoder, DecoderOptions, Formatter, Instruction, NasmFormatter, R
 use iced_x86::{SymbolResolver, SymbolResult};
 
 use crate::blocks::{Mark, STUB};
-use crate::context::{Context, JUMPS, addends, offset, tags};
+use crate::context::{addends, offset, tags};
 use crate::emit::Made;
 use crate::mode::Mode;
 use crate::runtime::{Exit, Runtime};
@@ -173,16 +173,9 @@ fn field_at(disp: i64) -> Option<(i64, String)> {
         return None;
     }
     if let Some((at, name)) = FIELDS.iter().rev().find(|(at, _)| i64::from(*at) <= disp)
-        && disp < i64::from(offset!(jumps))
+        && disp < i64::from(offset!(tlb))
     {
         return Some((i64::from(*at), (*name).to_owned()));
-    }
-    let jumps = [
-        (std::mem::offset_of!(Context, jumps.tags) as i32, "jump_tags"),
-        (std::mem::offset_of!(Context, jumps.code) as i32, "jump_code"),
-    ];
-    if let Some((at, name)) = jumps.into_iter().find(|(at, _)| within(*at, JUMPS as i64 * 8)) {
-        return Some((at.into(), name.to_owned()));
     }
     for (view, name) in VIEWS.iter().enumerate() {
         for write in [false, true] {
@@ -203,9 +196,9 @@ macro_rules! fields {
 
 /// The context's fields in their order.
 const FIELDS: &[(i32, &str)] = fields! {
-    home index_mask page_mask jump_mask window page fs_base gs_base key exit_request fpu_away temporary state
+    home index_mask page_mask jump_masks page fs_base gs_base jumps exit_request fpu_away temporary state
     save_rax save_rdx save_r10 save_r11 flags fpu_blocked fpu_wanted upper_clean memory_clean high_clean
-    host_mxcsr target exit_at host_rsp system_flags interrupt_flag signals tsc_offset keys ring syscall_code
+    host_mxcsr target exit_at host_rsp system_flags interrupt_flag signals tsc_offset ways nowhere ring syscall_code
     syscall_entry syscall_blocked sysret_blocked syscall_kept popf_mask sysret_mask upper_half_mask
     direction_mask mask_31 mask_63 overflow blocks tests refills
 };

@@ -4,6 +4,8 @@ use interpret::slow::SlowPath;
 use interpret::tlb::View;
 use x86::{Cr4, SegmentName};
 
+use crate::jumps::Kind;
+
 /// Everything besides the instructions' bytes that decides what host code a
 /// block becomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -20,6 +22,7 @@ const AVX512: u32 = 1 << 10;
 const NO_WINDOWS: u32 = 1 << 11;
 const TSC: u32 = 1 << 12;
 const SMAP: u32 = 1 << 13;
+const FSGSBASE: u32 = 1 << 14;
 
 /// The modes that generated code can switch to by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,9 +39,14 @@ pub(crate) enum Way {
 impl Way {
     pub(crate) const ALL: [Self; 3] = [Self::Supervisor, Self::SupervisorAc, Self::User];
 
-    /// Where the context holds the key of the mode.
-    pub(crate) const fn key(self) -> i32 {
-        crate::context::offset!(keys) + self as i32 * 8
+    /// Where the context says where indirect branches lead in the mode.
+    pub(crate) const fn jumps(self) -> i32 {
+        crate::context::offset!(ways) + self as i32 * 8
+    }
+
+    /// The kind of that table.
+    pub(crate) const fn kind(self) -> Kind {
+        if matches!(self, Self::User) { Kind::User } else { Kind::Supervisor }
     }
 }
 
@@ -67,7 +75,8 @@ impl Mode {
                 | bit(avx, AVX)
                 | bit(avx512, AVX512)
                 | bit(tsc && (state.cpl() == 0 || slow.tsc_is_open()), TSC)
-                | bit(state.cr4.contains(Cr4::SMAP), SMAP),
+                | bit(state.cr4.contains(Cr4::SMAP), SMAP)
+                | bit(long && state.cr4.contains(Cr4::FSGSBASE), FSGSBASE),
         ))
     }
 
@@ -136,6 +145,11 @@ impl Mode {
         self.has(TSC)
     }
 
+    /// Whether there are RDFSBASE and its kin.
+    pub(crate) const fn has_bases(self) -> bool {
+        self.has(FSGSBASE)
+    }
+
     /// Whether the mode tells EFLAGS.AC, at ring 0.
     pub(crate) const fn tells_ac(self) -> bool {
         self.has(SMAP) && matches!(self.0 >> VIEW_SHIFT & 7, 0 | 1)
@@ -150,6 +164,11 @@ impl Mode {
     /// of programs, which are loaded anew at random addresses.
     pub(crate) const fn position_independent(self) -> bool {
         self.cpl() == 3
+    }
+
+    /// The kind of table in which its indirect branches are looked up.
+    pub(crate) const fn jumps(self) -> Kind {
+        if self.cpl() == 3 { Kind::User } else { Kind::Supervisor }
     }
 
     /// Whether accesses through `segment` need its base at the most.

@@ -92,7 +92,7 @@ pub(crate) const CHECK_LENGTH: usize = 34;
 /// The same for a window's check.
 const WINDOW_CHECK_LENGTH: usize = CHECK_LENGTH + 3;
 /// From a look-up's failing CALL back to its first instruction.
-pub(crate) const LOOK_UP_LENGTH: usize = 38;
+pub(crate) const LOOK_UP_LENGTH: usize = 37;
 
 const GPR: i32 = offset_of!(CpuState, gpr) as i32;
 const FPU: usize = offset_of!(CpuState, fpu);

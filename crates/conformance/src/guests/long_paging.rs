@@ -169,6 +169,17 @@ guests! { "long_paging";
      7: ret
     ")).fault(Vector::GP, 0);
 
+    /// An address is not canonical although its lower 48 bits are those of code
+    /// that has been called before, in a mode that differs (SDM 2A, JMP).
+    non_canonical_alias: long64(code64!("
+        mov eax, 0x9000
+        call rax
+        stac
+        mov rcx, 0xffff000000009000
+     7: jmp rcx
+    ")).code(code64!(at 0x9000; "ret")).needs(Feature::Smap).patch(|s| s.cr4 |= Cr4::SMAP)
+        .fault(Vector::GP, 0);
+
     /// FS bases count for canonicality, not limits (SDM 3A 3.4.4).
     fs_base: long64(code64!("
         mov ecx, 0xc0000100

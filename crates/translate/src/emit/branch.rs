@@ -4,8 +4,10 @@ use iced_x86::{Code, Instruction, OpKind};
 use x86::is_canonical;
 
 use super::{Body, Flow, MAX_LEN};
-use crate::asm::{R8, R10, R11, RCX, RSP, at, field, indexed};
-use crate::context::{Context, offset};
+use crate::asm::{R8, R10, R11, RCX, at, field, indexed};
+use crate::blocks::Access;
+use crate::context::offset;
+use crate::jumps::Kind;
 use crate::registers::{Place, number_of, place_of};
 use crate::runtime::{Exit, LOOK_UP_LENGTH};
 
@@ -71,31 +73,34 @@ impl Body<'_> {
         }
     }
 
-    /// Goes to the code for the instruction pointer R10, if the jump cache
-    /// knows it; `commit` is what remains to be done of the instruction.
+    /// Goes to the code for the instruction pointer R10, if it is known;
+    /// `commit` is what remains to be done of the instruction.
     pub(super) fn look_up(&mut self, unknown: Exit, commit: impl FnOnce(&mut Self)) {
-        self.look_up_as(unknown, offset!(key), commit);
+        self.look_up_in(unknown, self.mode.jumps(), offset!(jumps), commit);
     }
 
-    /// The same, for code in the mode whose key lies at `key` in the context.
-    /// R11 must be left alone by `commit`, R10 at its end too.
-    pub(super) fn look_up_as(&mut self, unknown: Exit, key: i32, commit: impl FnOnce(&mut Self)) {
-        let tags = std::mem::offset_of!(Context, jumps.tags) as i32;
-        let code = std::mem::offset_of!(Context, jumps.code) as i32;
+    /// The same in the table whose address lies at `table` in the context. R11
+    /// must be left alone by `commit`, R10 at its end too.
+    pub(super) fn look_up_in(
+        &mut self,
+        unknown: Exit,
+        kind: Kind,
+        table: i32,
+        commit: impl FnOnce(&mut Self),
+    ) {
         let exit = self.exit(unknown);
         let asm = self.asm();
         let start = asm.len();
-        asm.load(R11, field(key).with_disp32());
-        asm.lea(true, R11, indexed(Some(R11), R10, 0, 0));
-        asm.pext(RCX, R11, field(offset!(jump_mask)));
-        asm.load(RCX, indexed(Some(RSP), RCX, 3, tags));
-        asm.lea(true, RCX, indexed(Some(RCX), R11, 0, 0));
+        asm.load(R11, field(table).with_disp32());
+        asm.pext(RCX, R10, field(offset!(jump_masks) + kind as i32 * 8));
+        asm.lea(true, RCX, indexed(Some(RCX), RCX, 0, 0));
+        asm.lea(true, R11, indexed(Some(R11), RCX, 3, 0));
+        asm.load(RCX, at(R11, 0));
+        asm.lea(true, RCX, indexed(Some(RCX), R10, 0, 0));
         asm.unless_rcx_is_zero(|asm| asm.call(exit));
         debug_assert_eq!(asm.len() - start, LOOK_UP_LENGTH);
         commit(self);
-        let asm = self.asm();
-        asm.pext(RCX, R11, field(offset!(jump_mask)));
-        asm.jmp_mem(indexed(Some(RSP), RCX, 3, code));
+        self.asm().jmp_mem(at(R11, 8));
     }
 
     /// Looks whether somebody wants the vCPU; before every jump backwards.
@@ -134,6 +139,7 @@ impl Body<'_> {
     fn call(&mut self, instruction: &Instruction) -> Option<Flow> {
         let target = self.target(instruction)?;
         self.poll(target);
+        self.accesses(Access::Single);
         let place = self.open_slot();
         self.load_rip(RCX, i64::from(self.next));
         self.store_slot(place, RCX);
@@ -196,6 +202,7 @@ impl Body<'_> {
             return None;
         }
         let more = if instruction.op_count() > 0 { i32::from(instruction.immediate16()) } else { 0 };
+        self.accesses(Access::Single);
         let top = self.top_slot();
         self.load_slot(R10, top);
         let bytes = self.slot() + more;

@@ -24,7 +24,7 @@ use interpret::slow::{Plain, SlowInsn, SlowPath, classify};
 pub(crate) use branch::LARGE_PAGE;
 
 use crate::asm::{Asm, Hole, RCX, Reg, at, field};
-use crate::blocks::{Mark, STUB, Way};
+use crate::blocks::{Access, Mark, STUB, Way};
 use crate::context::offset;
 use crate::mode::Mode;
 use crate::runtime::{Exit, Runtime};
@@ -253,7 +253,14 @@ impl Body<'_> {
 
     fn mark(&mut self, guest: u16) {
         let host = self.asm().len() as u32;
-        self.made.marks.push(Mark { host, guest });
+        self.made.marks.push(Mark { host, guest, access: Access::Other });
+    }
+
+    /// Notes how the current instruction accesses memory.
+    fn accesses(&mut self, access: Access) {
+        if let Some(mark) = self.made.marks.last_mut() {
+            mark.access = access;
+        }
     }
 
     fn instruction(&mut self, instruction: &Instruction, bytes: &[u8]) -> Flow {

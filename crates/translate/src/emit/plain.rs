@@ -7,8 +7,12 @@ use interpret::slow::{Plain, portable};
 use super::memory::Reached;
 use super::{Body, Flow};
 use crate::asm::{R9, R10, R11, RCX, Reg, field};
+use crate::blocks::Access;
 use crate::context::offset;
 use crate::registers::{GUEST_RCX, GUEST_RSP, Place, is_high_byte, number_of, place_of, sized};
+
+/// The longest access to which no rules of alignment apply.
+const MAX_SINGLE: usize = 8;
 
 /// A guest register that the instruction uses from a scratch register.
 #[derive(Clone, Copy)]
@@ -41,6 +45,12 @@ impl Body<'_> {
             replace_memory(&mut out, Register::None, Register::None);
         }
         let (uses, access) = self.uses(&out, memory);
+        if plain == Plain::Integer
+            && original.memory_size().size() <= MAX_SINGLE
+            && access.is_some_and(is_whole)
+        {
+            self.accesses(Access::Single);
+        }
         if plain != Plain::Integer {
             let needs = self.vector_needs(&out);
             self.need_fpu(needs);
@@ -203,6 +213,11 @@ impl Body<'_> {
         }
         Some(Flow::Next)
     }
+}
+
+/// Whether an access takes place whatever the operands are.
+fn is_whole(access: OpAccess) -> bool {
+    matches!(access, OpAccess::Read | OpAccess::Write | OpAccess::ReadWrite)
 }
 
 /// Gives the memory operand these registers and nothing else.

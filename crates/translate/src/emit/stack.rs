@@ -5,6 +5,7 @@ use iced_x86::{Code, Instruction, OpKind, Register};
 use super::windows::Part;
 use super::{Body, Flow};
 use crate::asm::{Mem, R8, R10, R11, RBP, RCX, Reg, at, field, indexed};
+use crate::blocks::Access;
 use crate::context::offset;
 use crate::registers::{GUEST_RSP, Place, number_of, place_of};
 
@@ -72,6 +73,9 @@ impl Body<'_> {
         if !self.moves_one_slot(instruction) {
             return None;
         }
+        if instruction.op_kind(0) != OpKind::Memory {
+            self.accesses(Access::Single);
+        }
         match instruction.op_kind(0) {
             OpKind::Register if instruction.op_register(0).is_gpr() => {
                 let slot = self.open_slot();
@@ -116,6 +120,7 @@ impl Body<'_> {
         {
             return None;
         }
+        self.accesses(Access::Single);
         let top = self.top_slot();
         match place_of(number_of(register)) {
             Place::Host(host) => self.load_slot(host, top),

@@ -4,8 +4,9 @@
 use iced_x86::{Instruction, Mnemonic, Register};
 
 use super::{Body, Flow};
-use crate::asm::{R9, R10, R11, RCX, RDI, RSI, RSP, Reg, field, indexed};
-use crate::context::{addends, offset, tags};
+use crate::asm::{R9, R10, R11, RCX, RDI, RSI, Reg, at, field, indexed};
+use crate::blocks::Access;
+use crate::context::offset;
 
 /// RCX for the time of the instruction holds guest RCX.
 const COUNT: Reg = R9;
@@ -40,7 +41,8 @@ impl Body<'_> {
         let asm = self.asm();
         asm.mov(RCX, COUNT);
         let nothing = asm.jrcxz_hole();
-        asm.pext(RCX, COUNT, field(offset!(page_mask)));
+        asm.lea(true, RCX, at(COUNT, -1));
+        asm.pext(RCX, RCX, field(offset!(page_mask)));
         self.interpret_unless_rcx_is_zero();
         if moves {
             self.test_run(RSI, scale, false);
@@ -67,17 +69,18 @@ impl Body<'_> {
 
     /// R11 becomes the distance from linear to host addresses of the elements
     /// that `from` points to; leaves for the interpreter if they are not in one
-    /// page that the first level of the TLB has.
+    /// page.
     fn test_run(&mut self, from: Reg, scale: u8, write: bool) {
-        let array = self.mode.array();
+        self.accesses(Access::Run);
+        self.asm().mov(R10, from);
+        self.check(write, 1 << scale);
         let asm = self.asm();
-        asm.pext(R11, from, field(offset!(index_mask)));
-        asm.load(RCX, indexed(Some(RSP), R11, 3, tags(array, write)));
-        asm.lea(true, RCX, indexed(Some(RCX), from, 0, 0));
-        asm.lea(true, RCX, indexed(Some(RCX), COUNT, scale, -1));
+        asm.lea(true, RCX, indexed(Some(R10), COUNT, scale, -1));
         asm.pext(RCX, RCX, field(offset!(page_mask)));
+        asm.pext(R10, R10, field(offset!(page_mask)));
+        asm.not(R10);
+        asm.lea(true, RCX, indexed(Some(RCX), R10, 0, 1));
         self.interpret_unless_rcx_is_zero();
-        self.asm().load(R11, indexed(Some(RSP), R11, 3, addends(array, write)));
     }
 }
 

@@ -5,7 +5,7 @@
 //! executes the instruction.
 
 use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
-use x86::CpuState;
+use x86::{CpuState, Segment};
 
 use super::{Body, Flow};
 use crate::asm::{Asm, R9, R10, R11, RAX, RCX, RDX, RSP, at, field, indexed};
@@ -39,6 +39,17 @@ impl Body<'_> {
             M::Mov if instruction.op_kind(1) == OpKind::Register && instruction.op_register(1).is_cr() => {
                 self.read_control_register(instruction)
             }
+            M::Mov
+                if instruction.op_kind(0) == OpKind::Register
+                    && instruction.op_kind(1) == OpKind::Register
+                    && instruction.op_register(1).is_segment_register() =>
+            {
+                self.read_segment(instruction)
+            }
+            M::Rdfsbase => self.read_base(instruction, offset!(fs_base)),
+            M::Rdgsbase => self.read_base(instruction, offset!(gs_base)),
+            M::Wrfsbase => self.write_base(instruction, offset!(fs_base)),
+            M::Wrgsbase => self.write_base(instruction, offset!(gs_base)),
             _ => return None,
         })
     }
@@ -166,13 +177,13 @@ impl Body<'_> {
         }
         self.load_rip(R10, i64::from(self.next));
         let way = if on { Way::SupervisorAc } else { Way::Supervisor };
-        self.look_up_as(Exit::Interpret, way.key(), |body| {
+        self.look_up_in(Exit::Interpret, way.kind(), way.jumps(), |body| {
             let asm = body.asm();
             asm.load(RCX, field(offset!(system_flags)));
             asm.lea(true, RCX, at(RCX, if on { AC } else { -AC }));
             asm.store(field(offset!(system_flags)), RCX);
-            asm.load(RCX, field(way.key()));
-            asm.exchange(field(offset!(key)), RCX);
+            asm.load(RCX, field(way.jumps()));
+            asm.exchange(field(offset!(jumps)), RCX);
         });
         Some(Flow::End)
     }
@@ -199,6 +210,73 @@ impl Body<'_> {
                 asm.store(home.mem(), RCX);
             }
         }
+        Some(Flow::Next)
+    }
+
+    /// MOV of a selector to a register. CS and SS are not up to date once
+    /// SYSCALL or SYSRET has been executed inline.
+    fn read_segment(&mut self, instruction: &Instruction) -> Option<Flow> {
+        use std::mem::offset_of;
+        let to = instruction.op_register(0);
+        if to.size() == 2 {
+            return None;
+        }
+        let from = instruction.op_register(1);
+        if matches!(from, Register::CS | Register::SS) {
+            self.asm().load(RCX, field(offset!(ring)));
+            self.interpret_unless_rcx_is_zero();
+        }
+        let at_segment = offset_of!(CpuState, segments) + from.number() * size_of::<Segment>();
+        let selector = (at_segment + offset_of!(Segment, selector)) as i32;
+        let asm = self.asm();
+        asm.load(RCX, field(offset!(state)));
+        match place_of(number_of(to)) {
+            Place::Host(host) => asm.load_word(host, at(RCX, selector)),
+            Place::Home(home) => {
+                asm.load_word(RCX, at(RCX, selector));
+                asm.store(home.mem(), RCX);
+            }
+        }
+        Some(Flow::Next)
+    }
+
+    fn read_base(&mut self, instruction: &Instruction, base: i32) -> Option<Flow> {
+        if !self.mode.has_bases() {
+            return None;
+        }
+        let to = instruction.op_register(0);
+        let place = place_of(number_of(to));
+        let host = if let Place::Host(host) = place { host } else { RCX };
+        let asm = self.asm();
+        if to.size() == 8 {
+            asm.load(host, field(base));
+        } else {
+            asm.load32(host, field(base));
+        }
+        if let Place::Home(home) = place {
+            asm.store(home.mem(), host);
+        }
+        Some(Flow::Next)
+    }
+
+    /// With a base in the lower half, which is canonical.
+    fn write_base(&mut self, instruction: &Instruction, base: i32) -> Option<Flow> {
+        if !self.mode.has_bases() {
+            return None;
+        }
+        let from = instruction.op_register(0);
+        let place = place_of(number_of(from));
+        let asm = self.asm();
+        match place {
+            Place::Host(host) => asm.mov(R10, host),
+            Place::Home(home) => asm.load(R10, home.mem()),
+        }
+        if from.size() == 4 {
+            asm.mov32(R10, R10);
+        }
+        asm.pext(RCX, R10, field(offset!(upper_half_mask)));
+        self.interpret_unless_rcx_is_zero();
+        self.asm().store(field(base), R10);
         Some(Flow::Next)
     }
 
@@ -266,8 +344,8 @@ impl Body<'_> {
         asm.store(field(offset!(interrupt_flag)), RCX);
         Self::set_arithmetic_flags(asm);
         asm.store_imm(true, field(offset!(ring)), Way::Supervisor as i32);
-        asm.load(RCX, field(Way::Supervisor.key()));
-        asm.exchange(field(offset!(key)), RCX);
+        asm.load(RCX, field(Way::Supervisor.jumps()));
+        asm.exchange(field(offset!(jumps)), RCX);
         asm.load(R10, field(offset!(syscall_entry)));
         asm.jmp_mem(field(offset!(syscall_code)));
         Some(Flow::End)
@@ -289,7 +367,7 @@ impl Body<'_> {
         self.interpret_unless_rcx_is_zero();
         self.interpret_if_signalled();
         self.asm().mov(R10, R9);
-        self.look_up_as(Exit::Interpret, Way::User.key(), |body| {
+        self.look_up_in(Exit::Interpret, Way::User.kind(), Way::User.jumps(), |body| {
             let asm = body.asm();
             asm.store(field(offset!(temporary)), R11);
             asm.load(R10, home_r11);
@@ -298,8 +376,8 @@ impl Body<'_> {
             asm.constant(RCX, 0);
             asm.store(field(offset!(system_flags)), RCX);
             asm.store_imm(true, field(offset!(ring)), Way::User as i32);
-            asm.load(RCX, field(Way::User.key()));
-            asm.exchange(field(offset!(key)), RCX);
+            asm.load(RCX, field(Way::User.jumps()));
+            asm.exchange(field(offset!(jumps)), RCX);
             asm.mov(R10, R9);
             asm.load(R11, field(offset!(temporary)));
         });

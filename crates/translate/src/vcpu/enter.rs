@@ -11,7 +11,9 @@ use x86::{GuestPhysAddr, PAGE_SIZE, Rflags, SegmentName};
 use super::Core;
 use super::exits::Next;
 use super::make::MAX_INSN;
+use crate::blocks::Key;
 use crate::context::Context;
+use crate::jumps::Entry;
 use crate::keys::Scope;
 use crate::mode::{Mode, Way};
 use crate::runtime::Exit;
@@ -38,20 +40,20 @@ impl Core {
     /// Runs code from `code` on until somebody must look up where to go.
     pub(super) fn execute(&mut self, slow: &mut SlowPath, mode: Mode, code: usize) -> Result<(), Stop> {
         let context = self.context.pointer().as_ptr();
-        let key = loop {
-            let generation = self.keys.generation;
-            let key = self.key(slow, mode);
+        let jumps = loop {
+            let generation = self.tables.generation;
+            let jumps = self.jumps(slow, mode);
             self.prepare_ways(slow, mode);
             // All of them must be of one generation.
-            if self.keys.generation == generation {
-                break key;
+            if self.tables.generation == generation {
+                break jumps;
             }
         };
         // SAFETY: no generated code runs now.
         unsafe {
             (*context).fpu_wanted = 0;
             (*context).save_r10 = slow.code_address().0;
-            (*context).key.store(key, Ordering::SeqCst);
+            (*context).jumps.store(jumps, Ordering::Relaxed);
             (*context).exit_request.store(0, Ordering::SeqCst);
         }
         // A signal that came before this was not heard.
@@ -65,6 +67,14 @@ impl Core {
                 Next::Resume(at) => code = at,
                 Next::LookUp => return Ok(()),
             }
+        }
+    }
+
+    /// Where indirect branches lead in `mode` now.
+    fn jumps(&mut self, slow: &mut SlowPath, mode: Mode) -> *mut Entry {
+        match self.table(slow, mode) {
+            Some(table) => self.tables.entries(table),
+            None => self.tables.nowhere(),
         }
     }
 
@@ -83,19 +93,20 @@ impl Core {
             spaces,
             scope: self.scope,
             handler: (lstar, fmask),
-            generation: self.keys.generation,
+            generation: self.tables.generation,
         };
         if self.prepared == Some(prepared) {
             return;
         }
-        let keys = Way::ALL.map(|way| self.key(slow, mode.after(way, open)));
+        let ways = Way::ALL.map(|way| self.jumps(slow, mode.after(way, open)));
+        let handler = self.table(slow, mode.after(Way::Supervisor, open));
+        let handler = handler.and_then(|table| self.tables.find(table, lstar)).filter(|_| enabled);
         let context = self.context.pointer().as_ptr();
         // SAFETY: no generated code runs now.
         unsafe {
-            for (way, key) in Way::ALL.into_iter().zip(keys) {
-                (*context).keys[way as usize] = key;
+            for (way, jumps) in Way::ALL.into_iter().zip(ways) {
+                (*context).ways[way as usize] = jumps;
             }
-            let handler = (*context).jumps.find((*context).jump_mask, lstar, keys[0]).filter(|_| enabled);
             (*context).syscall_code = handler.unwrap_or(0);
             (*context).syscall_entry = lstar;
             (*context).syscall_kept = !fmask;
@@ -110,7 +121,7 @@ impl Core {
     #[inline]
     fn enter(&mut self, slow: &mut SlowPath, code: usize) -> Exit {
         let context = self.context.pointer().as_ptr();
-        if std::mem::take(&mut self.fpu_touched) {
+        if std::mem::take(&mut self.fpu_touched) | slow.take_fpu_touched() {
             self.look_at_vectors(slow);
         }
         let blocked = u32::from(!slow.fpu_is_available());
@@ -148,14 +159,14 @@ impl Core {
         self.last_fip = fip;
         let Some(id) = self.blocks.at(fip as usize) else { return };
         let block = self.blocks.get(id);
-        let place = block.guest_place(fip as usize);
-        let page = if block.key.mode.position_independent() {
-            self.pages.get(&(block.key.gpa >> 12)).copied().unwrap_or(0)
+        let (place, key) = (block.guest_place(fip as usize), block.key);
+        let page = if key.mode.position_independent() {
+            self.page_of(slow, key)
         } else {
-            block.key.lin & !(PAGE_SIZE - 1)
+            key.lin & !(PAGE_SIZE - 1)
         };
         let mut bytes = [0; MAX_INSN];
-        let at = GuestPhysAddr(block.key.gpa & !(PAGE_SIZE - 1) | u64::from(place));
+        let at = GuestPhysAddr(key.gpa & !(PAGE_SIZE - 1) | u64::from(place));
         let readable = slow.memory().read(at, &mut bytes).is_ok();
         let x87 = &mut slow.state_mut().fpu.x87;
         x87.fip = page.wrapping_add(u64::from(place));
@@ -165,6 +176,12 @@ impl Core {
             x87.fop = u16::from(high & 7) << 8 | u16::from(low);
         }
         self.last_fip = x87.fip;
+    }
+
+    /// Where a page of position-independent code is mapped now.
+    fn page_of(&mut self, slow: &mut SlowPath, key: Key) -> u64 {
+        let table = self.table(slow, key.mode.with_windows());
+        table.and_then(|table| self.tables.place_of(table, key.gpa >> 12)).map_or(0, |lin| lin << 12)
     }
 
     /// Finds out which parts of the vector registers are in use. A block that

@@ -4,10 +4,11 @@ use std::sync::atomic::Ordering;
 
 use engine::Stop;
 use interpret::slow::{Ready, SlowPath};
-use x86::{LinearAddr, PAGE_SIZE};
+use x86::{LinearAddr, PAGE_SIZE, Vector};
 
 use super::Core;
-use crate::blocks::BlockId;
+use crate::blocks::{Access, BlockId, Key, Mark};
+use crate::jumps::TableId;
 use crate::mode::Mode;
 use crate::runtime::{CHECK_LENGTH, Exit, LOOK_UP_LENGTH};
 
@@ -31,12 +32,15 @@ impl Core {
         let context = self.context.pointer().as_ptr();
         // SAFETY: no generated code runs now.
         let (at, page) = unsafe { ((*context).exit_at as usize, (*context).page) };
+        if exit == Exit::Indirect && self.note_known() {
+            return Ok(Next::Resume(at - LOOK_UP_LENGTH));
+        }
         let Some(id) = self.blocks.at(at - 1) else {
             return Err(Stop::Failed(format!("translated code came back from nowhere ({at:#x})")));
         };
         let block = self.blocks.get(id);
         let mode = block.key.mode.with_windows();
-        let place = block.guest_place(at - 1);
+        let Mark { guest: place, access, .. } = block.mark_at(at - 1);
         let page = if mode.position_independent() { page } else { block.key.lin & !(PAGE_SIZE - 1) };
         let width = if mode.long() { u64::MAX } else { 0xffff_ffff };
         slow.state_mut().rip = page.wrapping_add(u64::from(place)) & width;
@@ -44,13 +48,13 @@ impl Core {
             Exit::Link => self.link(slow, mode, id, at, page, width),
             Exit::Callout => self.callout(slow, mode, id, place, at),
             Exit::Poll => Ok(Next::LookUp),
-            Exit::Indirect => self.indirect(slow, mode, at),
-            Exit::Interpret => {
+            Exit::Indirect if self.learn(slow) => Ok(Next::Resume(at - LOOK_UP_LENGTH)),
+            Exit::Indirect | Exit::Interpret => {
                 self.interpret_one(slow)?;
                 Ok(Next::LookUp)
             }
-            Exit::MissRead => self.miss(slow, mode, false, at),
-            Exit::MissWrite => self.miss(slow, mode, true, at),
+            Exit::MissRead => self.miss(slow, mode, false, access, at),
+            Exit::MissWrite => self.miss(slow, mode, true, access, at),
         }
     }
 
@@ -86,28 +90,42 @@ impl Core {
         Ok(if resumes { Next::Resume(self.blocks.get(to).inner) } else { Next::LookUp })
     }
 
-    /// An indirect branch to the address in R10 that the jump cache does not
-    /// know.
-    fn indirect(&mut self, slow: &mut SlowPath, mode: Mode, at: usize) -> Result<Next, Stop> {
+    /// The table in which an indirect branch has not found the address in R10.
+    fn missed(&self) -> Option<(TableId, Mode, LinearAddr)> {
         let context = self.context.pointer().as_ptr();
         // SAFETY: no generated code runs now.
-        let (target, key) = unsafe { ((*context).save_r10, (*context).key.load(Ordering::Relaxed)) };
-        let rip = slow.state().rip;
-        if self.options.chain && key != 0 {
-            let forgotten = self.forgotten;
-            slow.state_mut().rip = target;
-            let found = self.find_block(slow, mode, LinearAddr(target));
-            slow.state_mut().rip = rip;
-            if let Ok(Some(id)) = found
-                && self.forgotten == forgotten
-                && self.key(slow, mode) == key
-            {
-                self.note_jump(slow, mode, LinearAddr(target), id);
-                return Ok(Next::Resume(at - LOOK_UP_LENGTH));
-            }
+        let (target, jumps) = unsafe { ((*context).save_r10, (*context).jumps.load(Ordering::Relaxed)) };
+        let (table, meaning) = self.tables.at(jumps).filter(|_| self.options.chain)?;
+        Some((table, meaning.mode, LinearAddr(target)))
+    }
+
+    /// Notes where an indirect branch leads, if that is a known block in a page
+    /// that such branches have led to before.
+    fn note_known(&mut self) -> bool {
+        let Some((table, mode, lin)) = self.missed() else { return false };
+        let Some(page) = self.tables.page(table, lin.0 >> 12) else { return false };
+        let position = if mode.position_independent() { 0 } else { lin.0 };
+        let key = Key { gpa: page << 12 | lin.page_offset(), second: 0, lin: position, mode };
+        let found = self.blocks.find(&key);
+        if let Some(id) = found {
+            self.note_jump(table, lin, id);
         }
-        self.interpret_one(slow)?;
-        Ok(Next::LookUp)
+        found.is_some()
+    }
+
+    /// An indirect branch to an address that is not known: whether it is now.
+    fn learn(&mut self, slow: &mut SlowPath) -> bool {
+        let Some((table, mode, lin)) = self.missed() else { return false };
+        let (forgotten, rip) = (self.forgotten, slow.state().rip);
+        slow.state_mut().rip = lin.0;
+        let found = self.find_block(slow, mode, lin);
+        slow.state_mut().rip = rip;
+        let Ok(Some(id)) = found else { return false };
+        let same = self.forgotten == forgotten && self.table(slow, mode) == Some(table);
+        if same {
+            self.note_jump(table, lin, id);
+        }
+        same
     }
 
     /// An instruction that the interpreter executes.
@@ -124,7 +142,6 @@ impl Core {
             return Err(Stop::Failed(format!("an instruction of translated code is missing ({at:#x})")));
         };
         self.counters.interpreted(insn.mnemonic);
-        self.fpu_touched |= insn.touches_fpu;
         let (before, flushes) = (slow.state().rip, slow.tlb().changes());
         slow.execute(insn)?;
         let hit = slow.take_code_hit();
@@ -141,23 +158,31 @@ impl Core {
     }
 
     /// An access that both levels of the TLB miss.
-    fn miss(&mut self, slow: &mut SlowPath, mode: Mode, write: bool, at: usize) -> Result<Next, Stop> {
+    fn miss(
+        &mut self,
+        slow: &mut SlowPath,
+        mode: Mode,
+        write: bool,
+        access: Access,
+        at: usize,
+    ) -> Result<Next, Stop> {
         let context = self.context.pointer().as_ptr();
         // SAFETY: no generated code runs now.
         let lin = unsafe { (*context).save_r10 };
         // How long the access is, is not known here: near the end of a page the
         // interpreter decides.
         match slow.make_ready(mode.view(), write, lin, MAX_ACCESS) {
-            Ready::Yes => Ok(Next::Resume(at - CHECK_LENGTH)),
-            Ready::Once(host) => {
+            Ready::Yes => return Ok(Next::Resume(at - CHECK_LENGTH)),
+            Ready::Once(host) if access != Access::Run => {
                 // SAFETY: as above.
                 unsafe { (*context).save_r11 = (host as u64).wrapping_sub(lin) };
-                Ok(Next::Resume(at + CHECK_TAIL))
+                return Ok(Next::Resume(at + CHECK_TAIL));
             }
-            Ready::No | Ready::Fault(_) => {
-                self.interpret_one(slow)?;
-                Ok(Next::LookUp)
+            Ready::Fault(fault) if access == Access::Single && fault.vector == Vector::PF => {
+                slow.deliver(fault)?;
             }
+            Ready::Once(_) | Ready::No | Ready::Fault(_) => self.interpret_one(slow)?,
         }
+        Ok(Next::LookUp)
     }
 }

@@ -29,9 +29,7 @@ impl Core {
         lin: LinearAddr,
     ) -> Result<Option<BlockId>, Exception> {
         let Some(fetched) = slow.fetch(lin)? else { return Ok(None) };
-        if mode.position_independent() {
-            self.pages.insert(fetched.gpa.0 >> 12, lin.page().0);
-        } else {
+        if !mode.position_independent() {
             self.scope.note(lin, fetched.global, slow.tlb());
         }
         let gpa = fetched.gpa.0 | lin.page_offset();

@@ -5,24 +5,24 @@ mod exits;
 mod make;
 mod stale;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use engine::{EngineError, EngineKind, Kick, Platform, Stop, Vcpu, VcpuConfig, VcpuSignals, VcpuStats};
 use interpret::slow::SlowPath;
-use x86::{CpuState, Cr4, Exception, LinearAddr};
+use x86::{CpuState, Exception, LinearAddr};
 
 use enter::Prepared;
 
 use crate::blocks::{BlockId, Blocks};
 use crate::cache::CodeCache;
-use crate::context::{ContextBox, jump_mask};
+use crate::context::ContextBox;
 use crate::counters::Counters;
 use crate::emit::{Emitter, Style};
 use crate::engine_impl::Options;
 use crate::fault;
-use crate::keys::{Keys, Scope};
+use crate::jumps::{TableId, Tables};
+use crate::keys::Scope;
 use crate::mode::Mode;
 use crate::runtime::{Exit, Runtime, Vectors};
 
@@ -40,7 +40,7 @@ struct Core {
     runtime: Runtime,
     emitter: Emitter,
     blocks: Blocks,
-    keys: Keys,
+    tables: Tables,
     counters: Counters,
     options: Options,
     /// The code epoch at which all blocks were compared with their pages.
@@ -51,8 +51,6 @@ struct Core {
     scope: Scope,
     /// How often all blocks were dropped.
     forgotten: u64,
-    /// Where the pages of position-independent code were last mapped.
-    pages: HashMap<u64, u64>,
     /// The x87's last instruction as the guest knows it.
     last_fip: u64,
     /// What the context is prepared for.
@@ -71,11 +69,11 @@ struct Doorbell(Arc<ContextBox>);
 impl Kick for Doorbell {
     fn kick(&self) {
         let context = self.0.pointer().as_ptr();
-        // SAFETY: the context is valid as long as its box; only atomics are
-        // touched.
+        // SAFETY: the context is valid as long as its box; only atomics and a
+        // constant are touched.
         unsafe {
             (*context).exit_request.store(1, Ordering::SeqCst);
-            (*context).key.store(0, Ordering::SeqCst);
+            (*context).jumps.store((*context).nowhere, Ordering::SeqCst);
         }
     }
 }
@@ -90,6 +88,9 @@ impl Translated {
         let mut cache =
             CodeCache::new(options.code_cache).map_err(|error| refused("executable memory", error))?;
         let runtime = Runtime::build(&mut cache, Vectors::of_host());
+        let tables = Tables::new().map_err(|error| refused("memory", error))?;
+        // SAFETY: nobody else knows the context yet.
+        unsafe { (*context.pointer().as_ptr()).nowhere = tables.nowhere() };
         let signals = Arc::clone(&config.signals);
         // SAFETY: the context outlives the interpreter, which is dropped first;
         // generated code accesses the TLB only between calls.
@@ -104,12 +105,11 @@ impl Translated {
             runtime,
             emitter: Emitter::new(runtime, style),
             blocks: Blocks::default(),
-            keys: Keys::default(),
+            tables,
             counters: Counters::new(),
             options,
             scope: Scope::default(),
             forgotten: 0,
-            pages: HashMap::new(),
             last_fip: 0,
             prepared: None,
             fpu_touched: true,
@@ -218,7 +218,6 @@ impl Core {
 
     /// Lets the interpreter execute one instruction.
     fn interpret_one(&mut self, slow: &mut SlowPath) -> Result<(), Stop> {
-        self.fpu_touched = true;
         slow.execute_one()
     }
 
@@ -226,15 +225,15 @@ impl Core {
     fn find(&mut self, slow: &mut SlowPath, mode: Mode) -> Found {
         self.forget_stale(slow);
         let lin = slow.code_address();
-        let key = self.key(slow, mode);
-        let context = self.context.pointer().as_ptr();
-        // SAFETY: no generated code runs now.
-        if let Some(code) = unsafe { (*context).jumps.find((*context).jump_mask, lin.0, key) } {
+        let table = self.table(slow, mode);
+        if let Some(code) = table.and_then(|table| self.tables.find(table, lin.0)) {
             return Found::Code(code as usize);
         }
         match self.find_block(slow, mode, lin) {
             Ok(Some(id)) => {
-                self.note_jump(slow, mode, lin, id);
+                if let Some(table) = self.table(slow, mode) {
+                    self.note_jump(table, lin, id);
+                }
                 Found::Code(self.blocks.get(id).start)
             }
             Ok(None) => Found::Single,
@@ -242,34 +241,25 @@ impl Core {
         }
     }
 
-    /// Lets indirect branches find block `id` at `lin`.
-    fn note_jump(&mut self, slow: &mut SlowPath, mode: Mode, lin: LinearAddr, id: BlockId) {
+    /// The table of indirect branches for `mode`, as things are now.
+    #[inline]
+    fn table(&mut self, slow: &mut SlowPath, mode: Mode) -> Option<TableId> {
+        let meaning = self.scope.meaning(mode, slow.tlb());
+        self.tables.of(meaning)
+    }
+
+    /// Lets indirect branches find block `id` at `lin`; and, if its page is new
+    /// to them, all blocks of that page that they have led to before.
+    fn note_jump(&mut self, table: TableId, lin: LinearAddr, id: BlockId) {
         if !self.options.chain {
             return;
         }
-        let key = self.key(slow, mode);
-        let code = self.blocks.get(id).start as u64;
-        let context = self.context.pointer().as_ptr();
-        // SAFETY: no generated code runs now.
-        unsafe { (*context).jumps.note((*context).jump_mask, lin.0, key, code) };
-    }
-
-    #[inline]
-    fn key(&mut self, slow: &mut SlowPath, mode: Mode) -> u64 {
-        let wide = slow.state().cr4.contains(Cr4::LA57);
-        let (key, clear) = self.keys.key(mode, self.scope, slow.tlb(), wide);
-        if clear {
-            self.clear_jumps();
+        let page = self.blocks.note_target(id);
+        if self.tables.note_page(table, lin.0 >> 12, self.blocks.get(id).key.gpa >> 12) {
+            for &(place, code) in self.blocks.targets(page) {
+                self.tables.note(table, lin.page().0 | u64::from(place), code as u64);
+            }
         }
-        key
-    }
-
-    fn clear_jumps(&mut self) {
-        let context = self.context.pointer().as_ptr();
-        // SAFETY: no generated code runs now.
-        unsafe {
-            (*context).jump_mask = jump_mask(self.keys.shift());
-            (*context).jumps.clear((*context).jump_mask);
-        }
+        self.tables.note(table, lin.0, self.blocks.get(id).start as u64);
     }
 }

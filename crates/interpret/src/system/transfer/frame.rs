@@ -7,17 +7,19 @@ use crate::tlb::View;
 
 /// Parameters of a call gate, and CS:IP, SS:SP and an error code.
 const MAX_ITEMS: usize = 40;
+/// SS:RSP, RFLAGS, CS:RIP and an error code.
+const MAX_LONG_ITEMS: usize = 6;
 
 /// A frame that is gathered first and written when it is complete, so that no
 /// part of it is in memory if it does not fit.
-pub(super) struct Frame {
+pub(super) struct Frame<const ITEMS: usize = MAX_ITEMS> {
     stack: Segment,
     mask: u64,
     sp: u64,
     view: View,
     /// Error code of a stack fault.
     code: u32,
-    items: [(u64, u64, u8); MAX_ITEMS],
+    items: [(u64, u64, u8); ITEMS],
     len: usize,
 }
 
@@ -35,15 +37,19 @@ impl Frame {
         let view = cpu.view_at(stack.attributes.dpl());
         Self::with(stack, mask, sp & mask, view, stack.selector.error_code())
     }
+}
 
+impl Frame<MAX_LONG_ITEMS> {
     /// A frame on a flat 64-bit stack of privilege level `cpl`.
     pub(super) fn long(cpu: &Cpu, sp: u64, cpl: u8) -> Self {
         let view = if cpl == cpu.cpl() { cpu.view } else { cpu.view_at(cpl) };
         Self::with(Segment::default(), u64::MAX, sp, view, 0)
     }
+}
 
+impl<const ITEMS: usize> Frame<ITEMS> {
     fn with(stack: Segment, mask: u64, sp: u64, view: View, code: u32) -> Self {
-        Self { stack, mask, sp, view, code, items: [(0, 0, 0); MAX_ITEMS], len: 0 }
+        Self { stack, mask, sp, view, code, items: [(0, 0, 0); ITEMS], len: 0 }
     }
 
     /// Adds `bytes` bytes of `value` below what is there.
