@@ -8,12 +8,14 @@
 
 #![forbid(unsafe_code)]
 
+mod assist;
 mod platform;
 mod signals;
 mod stats;
 mod trace;
 mod vcpu;
 
+pub use assist::{Assist, InterruptMessage, LocalApicRegisters};
 pub use platform::{Hypercall, MsrFault, Platform};
 pub use signals::{Kick, Signal, VcpuSignals};
 pub use stats::{Callout, TranslationStats, VcpuStats};

@@ -48,6 +48,13 @@ pub trait Platform: Sync {
     /// interrupt-acknowledge cycle. None if it has gone.
     fn interrupt_acknowledge(&self, vcpu: u32) -> Option<Vector>;
 
+    /// A local APIC of the engine has ended the level-triggered interrupt
+    /// `vector`, one of those in
+    /// [`Assist::expect_ends`](crate::Assist::expect_ends).
+    fn end_of_interrupt(&self, vector: Vector) {
+        let _ = vector;
+    }
+
     /// The task priority of the local APIC, as CR8 shows it (0 to 15).
     fn task_priority(&self, vcpu: u32) -> u8;
 

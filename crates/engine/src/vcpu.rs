@@ -9,7 +9,7 @@ use serde::Serialize;
 use x86::CpuState;
 use x86::cpuid::{CpuidModel, Features};
 
-use crate::{Platform, TraceSink, VcpuSignals, VcpuStats};
+use crate::{Assist, LocalApicRegisters, Platform, TraceSink, VcpuSignals, VcpuStats};
 
 /// The ways to run guest code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -104,8 +104,11 @@ pub struct Capabilities {
     pub modes: &'static [Mode],
     /// The most vCPUs in one machine.
     pub max_vcpus: u32,
-    /// Whether it brings interrupt controllers of its own.
-    pub own_interrupt_chip: bool,
+    /// Whether it can bring local APICs of its own, and if not, why.
+    pub own_interrupt_chip: Result<(), &'static str>,
+    /// Whether it answers hypercalls itself: those that interrupt other
+    /// processors only work with its own local APICs.
+    pub own_hypercalls: bool,
     /// What the processor that a guest sees must be content with.
     pub processor: ProcessorLimits,
     /// Whether single step and hardware breakpoints are exact.
@@ -175,6 +178,16 @@ pub trait Vcpu: Send {
     /// Replaces the whole architectural state.
     fn set_state(&mut self, state: &CpuState);
 
+    /// The local APIC, if the engine has it.
+    fn local_apic(&self) -> Option<LocalApicRegisters> {
+        None
+    }
+
+    /// Replaces the local APIC, if the engine has it.
+    fn set_local_apic(&mut self, registers: &LocalApicRegisters) {
+        let _ = registers;
+    }
+
     /// Runs guest code until it must stop, and says why.
     fn run(&mut self, platform: &dyn Platform) -> Stop;
 
@@ -192,6 +205,21 @@ pub trait Engine: Send + Sync {
 
     /// What it can do.
     fn capabilities(&self) -> Capabilities;
+
+    /// What it does in the place of the machine with this memory, with local
+    /// APICs of its own or without; None if that is nothing. vCPUs that are
+    /// made with this memory while the answer lives belong to it.
+    ///
+    /// # Errors
+    /// If the host or the engine cannot.
+    fn assist(
+        &self,
+        memory: &GuestMemory,
+        local_apics: bool,
+    ) -> Result<Option<Arc<dyn Assist>>, EngineError> {
+        let _ = (memory, local_apics);
+        Ok(None)
+    }
 
     /// Makes a vCPU in its reset state.
     ///

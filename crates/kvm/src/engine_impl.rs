@@ -3,7 +3,9 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use engine::{Capabilities, Engine, EngineError, EngineKind, Mode, ProcessorLimits, Vcpu, VcpuConfig};
+use engine::{
+    Assist, Capabilities, Engine, EngineError, EngineKind, Mode, ProcessorLimits, Vcpu, VcpuConfig,
+};
 use memory::GuestMemory;
 
 use crate::failure::unusable;
@@ -59,14 +61,18 @@ impl Kvm {
         alive.into_iter().find(|vm| vm.memory().is_same(memory) && fits(vm))
     }
 
+    fn new_machine(&self, memory: &GuestMemory, local_apics: bool) -> Result<Arc<Vm>, EngineError> {
+        let vm = Arc::new(Vm::new(Arc::clone(&self.host), memory.clone(), local_apics)?);
+        self.machines.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&vm));
+        Ok(vm)
+    }
+
     /// The machine that vCPU `id` with this memory belongs to.
     fn machine_for(&self, id: u32, memory: &GuestMemory) -> Result<Arc<Vm>, EngineError> {
         if let Some(vm) = self.machine(memory, |vm| !vm.has_vcpu(id)) {
             return Ok(vm);
         }
-        let vm = Arc::new(Vm::new(Arc::clone(&self.host), memory.clone())?);
-        self.machines.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&vm));
-        Ok(vm)
+        self.new_machine(memory, false)
     }
 }
 
@@ -79,11 +85,23 @@ impl Engine for Kvm {
         Capabilities {
             modes: &Mode::ALL,
             max_vcpus: self.host.max_vcpus(),
-            own_interrupt_chip: false,
+            own_interrupt_chip: self.host.local_apics(),
+            own_hypercalls: true,
             processor: self.host.processor_limits(),
             guest_debug: true,
             lacks: lacks(),
         }
+    }
+
+    fn assist(
+        &self,
+        memory: &GuestMemory,
+        local_apics: bool,
+    ) -> Result<Option<Arc<dyn Assist>>, EngineError> {
+        if local_apics {
+            self.host.local_apics().map_err(|why| unusable(why.to_owned()))?;
+        }
+        Ok(Some(self.new_machine(memory, local_apics)?))
     }
 
     fn create_vcpu(&self, config: VcpuConfig) -> Result<Box<dyn Vcpu>, EngineError> {

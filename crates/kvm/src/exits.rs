@@ -3,7 +3,7 @@
 use engine::{Callout, Platform, Stop, TraceEvent};
 use kvm_bindings as kb;
 use x86::msr::{self, IA32_APIC_BASE, IA32_TIME_STAMP_COUNTER};
-use x86::{Activity, GuestPhysAddr};
+use x86::{Activity, GuestPhysAddr, Vector};
 
 use crate::failure;
 use crate::msrs::is_direct;
@@ -28,6 +28,9 @@ const REASONS: [(u32, &str); 15] = [
     (kb::KVM_EXIT_UNKNOWN, "unknown"),
     (u32::MAX, "other"),
 ];
+
+/// The bits of IA32_MISC_ENABLE that change what CPUID says.
+const CPUID_CONTROLS: u64 = msr::MISC_ENABLE_LIMIT_CPUID | msr::MISC_ENABLE_XD_DISABLE;
 
 /// Exits by reason.
 #[derive(Clone, Debug, Default)]
@@ -81,6 +84,7 @@ impl KvmVcpu {
                 self.stats.count(Callout::Halt);
                 self.kept.activity = Activity::Halted;
             }
+            kb::KVM_EXIT_IOAPIC_EOI => platform.end_of_interrupt(Vector(self.page.ended_vector())),
             kb::KVM_EXIT_DEBUG => return Next::Stepped,
             kb::KVM_EXIT_IRQ_WINDOW_OPEN | kb::KVM_EXIT_SET_TPR | kb::KVM_EXIT_INTR | kb::KVM_EXIT_NMI => {}
             kb::KVM_EXIT_SHUTDOWN => {
@@ -92,24 +96,8 @@ impl KvmVcpu {
         Next::Enter
     }
 
-    fn failed_exit(&mut self, reason: u32) -> Stop {
-        let why = match reason {
-            kb::KVM_EXIT_INTERNAL_ERROR => {
-                let (suberror, data) = self.page.internal_error();
-                failure::internal_error(suberror, &data)
-            }
-            kb::KVM_EXIT_FAIL_ENTRY => format!(
-                "the processor refuses to enter the guest (hardware reason {:#x})",
-                self.page.hardware_reason()
-            ),
-            kb::KVM_EXIT_UNKNOWN => format!(
-                "the guest was left for a reason that KVM does not know (hardware reason {:#x})",
-                self.page.hardware_reason()
-            ),
-            kb::KVM_EXIT_SYSTEM_EVENT => format!("KVM reports system event {}", self.page.system_event()),
-            other => format!("KVM left the guest for a reason that is unknown here ({other})"),
-        };
-        self.guest_failed(&why)
+    fn failed_exit(&self, reason: u32) -> Stop {
+        self.guest_failed(&failure::exit(reason, &self.page))
     }
 
     /// The guest cannot go on: why, and where it was.
@@ -167,7 +155,7 @@ impl KvmVcpu {
     }
 
     fn msr_value(&self, platform: &dyn Platform, index: u32) -> Option<u64> {
-        if is_direct(index) {
+        if is_direct(index, self.format.local_apic) {
             return None;
         }
         msr::read(&self.model_state(), index, &self.limits)
@@ -191,13 +179,17 @@ impl KvmVcpu {
             let adjust = value.wrapping_sub(platform.tsc());
             return self.set_tsc_adjust(platform, adjust);
         }
-        if is_direct(index) {
+        if is_direct(index, self.format.local_apic) {
             return false;
         }
         let mut state = self.model_state();
         match msr::write(&mut state, index, value, &self.limits) {
             Some(Ok(())) => {
                 let adjust = std::mem::replace(&mut state.msrs.tsc_adjust, self.kept.msrs.tsc_adjust);
+                // The kernel takes no other CPUID table once a vCPU has run:
+                // what would change CPUID stays as it is.
+                let fixed = self.kept.msrs.misc_enable & CPUID_CONTROLS;
+                state.msrs.misc_enable = state.msrs.misc_enable & !CPUID_CONTROLS | fixed;
                 self.kept.msrs = state.msrs;
                 adjust == self.kept.msrs.tsc_adjust || self.set_tsc_adjust(platform, adjust)
             }
@@ -216,7 +208,7 @@ impl KvmVcpu {
         let delta = adjust.wrapping_sub(self.kept.msrs.tsc_adjust);
         self.kept.msrs.tsc_adjust = adjust;
         platform.tsc_adjusted(self.id, adjust);
-        let done = self.tsc.adjust(&self.fd, delta);
+        let done = self.tsc.adjust(&self.fd, delta).and_then(|()| self.arm_deadline());
         if let Err(error) = &done {
             self.broken = Some(format!("the kernel refuses an offset of the time-stamp counter ({error})"));
         }
@@ -225,6 +217,9 @@ impl KvmVcpu {
 
     /// KVM shows in CPUID whether the local APIC is enabled.
     pub(crate) fn apic_base_changed(&mut self, platform: &dyn Platform) {
+        if self.format.local_apic {
+            return;
+        }
         let Some(Ok(base)) = platform.msr_read(self.id, IA32_APIC_BASE) else { return };
         if base == self.apic_base {
             return;

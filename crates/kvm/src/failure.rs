@@ -3,7 +3,10 @@
 use std::fmt::Write;
 
 use engine::{EngineError, EngineKind};
+use kvm_bindings as kb;
 use x86::{CpuState, Gpr, SegmentName};
+
+use crate::run_page::RunPage;
 
 /// The host does not let the engine work.
 pub(crate) fn unusable(reason: String) -> EngineError {
@@ -47,8 +50,30 @@ pub(crate) fn situation(state: &CpuState) -> String {
     text
 }
 
+/// What an exit means after which the guest cannot go on.
+pub(crate) fn exit(reason: u32, page: &RunPage) -> String {
+    match reason {
+        kb::KVM_EXIT_INTERNAL_ERROR => {
+            let (suberror, data) = page.internal_error();
+            internal_error(suberror, &data)
+        }
+        kb::KVM_EXIT_FAIL_ENTRY => {
+            format!(
+                "the processor refuses to enter the guest (hardware reason {:#x})",
+                page.hardware_reason()
+            )
+        }
+        kb::KVM_EXIT_UNKNOWN => format!(
+            "the guest was left for a reason that KVM does not know (hardware reason {:#x})",
+            page.hardware_reason()
+        ),
+        kb::KVM_EXIT_SYSTEM_EVENT => format!("KVM reports system event {}", page.system_event()),
+        other => format!("KVM left the guest for a reason that is unknown here ({other})"),
+    }
+}
+
 /// What KVM_EXIT_INTERNAL_ERROR means.
-pub(crate) fn internal_error(suberror: u32, data: &[u64]) -> String {
+fn internal_error(suberror: u32, data: &[u64]) -> String {
     match suberror {
         kvm_bindings::KVM_INTERNAL_ERROR_EMULATION => {
             format!("the guest executed an instruction that KVM cannot emulate{}", instruction_bytes(data))
@@ -93,6 +118,30 @@ mod tests {
         let sentence = internal_error(1, &[1, 0x0000_0000_00f8_0f02, 0]);
         assert_eq!(sentence, "the guest executed an instruction that KVM cannot emulate (bytes 0f f8)");
         assert!(!internal_error(1, &[]).contains("bytes"));
+    }
+
+    #[test]
+    fn every_exit_that_ends_a_run_is_a_sentence_with_what_the_kernel_tells() {
+        let sentence = |reason, details: &[u64]| exit(reason, &RunPage::of_exit(reason, details));
+        let undelivered = sentence(kb::KVM_EXIT_INTERNAL_ERROR, &[2 << 32 | 3, 0x8000_0b0e, 0x20]);
+        assert!(
+            undelivered.contains("could not deliver") && undelivered.contains("80000b0e, 20"),
+            "{undelivered}"
+        );
+        let stuck = sentence(kb::KVM_EXIT_INTERNAL_ERROR, &[2]);
+        assert!(stuck.contains("exceptions kept interrupting"), "{stuck}");
+        let unexpected = sentence(kb::KVM_EXIT_INTERNAL_ERROR, &[1 << 32 | 4, 0x404]);
+        assert!(unexpected.contains("does not know") && unexpected.contains("404"), "{unexpected}");
+        let other = sentence(kb::KVM_EXIT_INTERNAL_ERROR, &[99]);
+        assert!(other.contains("sub-error 99"), "{other}");
+        let refused = sentence(kb::KVM_EXIT_FAIL_ENTRY, &[0x8000_0021]);
+        assert_eq!(refused, "the processor refuses to enter the guest (hardware reason 0x80000021)");
+        assert!(sentence(kb::KVM_EXIT_UNKNOWN, &[0x7f]).ends_with("(hardware reason 0x7f)"));
+        assert_eq!(sentence(kb::KVM_EXIT_SYSTEM_EVENT, &[2]), "KVM reports system event 2");
+        assert!(sentence(kb::KVM_EXIT_XEN, &[]).contains("unknown here (34)"));
+        // Numbers of the kernel that are too large are no reason to panic.
+        let many = sentence(kb::KVM_EXIT_INTERNAL_ERROR, &[u64::MAX, u64::MAX]);
+        assert!(many.contains("sub-error 4294967295") && !many.contains('\n'), "{many}");
     }
 
     #[test]

@@ -25,6 +25,15 @@ const NEEDED: [(Cap, &str, &str); 10] = [
     (Cap::X86MsrFilter, "MSR filters", "5.10"),
 ];
 
+/// What local APICs in the kernel need, all of it older than [`NEEDED`].
+const NEEDED_BY_LOCAL_APICS: [u32; 5] = [
+    kvm_bindings::KVM_CAP_SPLIT_IRQCHIP,
+    kvm_bindings::KVM_CAP_SIGNAL_MSI,
+    kvm_bindings::KVM_CAP_IRQ_ROUTING,
+    kvm_bindings::KVM_CAP_TSC_DEADLINE_TIMER,
+    kvm_bindings::KVM_CAP_X2APIC_API,
+];
+
 /// What engine and chipset provide, whatever the kernel reports: it reports
 /// what its own interrupt chip would need, or leaves the choice to us.
 const OURS: &[Feature] = &[
@@ -112,6 +121,11 @@ impl Host {
         self.arch_capabilities
     }
 
+    /// Whether the kernel can have the local APICs.
+    pub(crate) fn local_apics(&self) -> Result<(), &'static str> {
+        local_apics(|cap| self.kvm.check_extension_raw(cap.into()) > 0)
+    }
+
     /// The most vCPUs in one machine.
     pub(crate) fn max_vcpus(&self) -> u32 {
         u32::try_from(self.kvm.get_max_vcpus()).unwrap_or(u32::MAX)
@@ -145,9 +159,27 @@ impl Host {
     }
 }
 
+fn local_apics(has: impl Fn(u32) -> bool) -> Result<(), &'static str> {
+    let all = NEEDED_BY_LOCAL_APICS.into_iter().all(has);
+    if all { Ok(()) } else { Err("this host's KVM cannot have local APICs in the kernel") }
+}
+
 /// An MSR that tells what the processor can do.
 fn feature_msr(kvm: &KvmFd, index: u32) -> Option<u64> {
     let entry = kvm_bindings::kvm_msr_entry { index, ..Default::default() };
     let mut msrs = kvm_bindings::Msrs::from_entries(&[entry]).ok()?;
     (kvm.get_msrs(&mut msrs).ok()? == 1).then(|| msrs.as_slice().first().map_or(0, |entry| entry.data))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn local_apics_need_all_of_it() {
+        assert_eq!(local_apics(|_| true), Ok(()));
+        for missing in NEEDED_BY_LOCAL_APICS {
+            assert!(local_apics(|cap| cap != missing).is_err_and(|why| why.contains("KVM")));
+        }
+    }
 }

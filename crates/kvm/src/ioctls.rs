@@ -1,10 +1,13 @@
 //! The few requests of the KVM API that kvm-ioctls does not wrap.
 
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
-use kvm_bindings::{KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, kvm_device_attr, kvm_interrupt, kvm_sregs2};
-use kvm_ioctls::VcpuFd;
+use kvm_bindings::{
+    KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, kvm_device_attr, kvm_enable_cap, kvm_interrupt, kvm_ioeventfd,
+    kvm_ioeventfd_flag_nr_datamatch, kvm_ioeventfd_flag_nr_deassign, kvm_sregs2,
+};
+use kvm_ioctls::{VcpuFd, VmFd};
 
 const KVMIO: u64 = 0xae;
 const WRITE: u64 = 1;
@@ -15,6 +18,8 @@ const fn request<T>(direction: u64, number: u64) -> u64 {
     direction << 30 | (size_of::<T>() as u64) << 16 | KVMIO << 8 | number
 }
 
+const KVM_IOEVENTFD: u64 = request::<kvm_ioeventfd>(WRITE, 0x79);
+const KVM_ENABLE_CAP: u64 = request::<kvm_enable_cap>(WRITE, 0xa3);
 const KVM_INTERRUPT: u64 = request::<kvm_interrupt>(WRITE, 0x86);
 const KVM_GET_SREGS2: u64 = request::<kvm_sregs2>(READ, 0xcc);
 const KVM_SET_SREGS2: u64 = request::<kvm_sregs2>(WRITE, 0xcd);
@@ -30,6 +35,37 @@ pub(crate) fn interrupt(vcpu: &VcpuFd, vector: u8) -> io::Result<()> {
     let argument = kvm_interrupt { irq: vector.into() };
     // SAFETY: the request reads the structure, which lives across the call.
     checked(unsafe { libc::ioctl(vcpu.as_raw_fd(), KVM_INTERRUPT, &raw const argument) })
+}
+
+/// KVM_ENABLE_CAP of a vCPU.
+pub(crate) fn enable_cap(vcpu: &VcpuFd, cap: u32, argument: u64) -> io::Result<()> {
+    let mut request = kvm_enable_cap { cap, ..Default::default() };
+    request.args[0] = argument;
+    // SAFETY: the request reads the structure, which lives across the call.
+    checked(unsafe { libc::ioctl(vcpu.as_raw_fd(), KVM_ENABLE_CAP, &raw const request) })
+}
+
+/// KVM_IOEVENTFD: rings `bell` on writes to `at`, or no longer. Without a value
+/// writes of any width ring it.
+pub(crate) fn ioeventfd(
+    vm: &VmFd,
+    at: u64,
+    value: Option<u32>,
+    bell: BorrowedFd<'_>,
+    on: bool,
+) -> io::Result<()> {
+    let flag = |set: bool, number: u32| if set { 1 << number } else { 0 };
+    let argument = kvm_ioeventfd {
+        datamatch: value.unwrap_or(0).into(),
+        addr: at,
+        len: if value.is_some() { 4 } else { 0 },
+        fd: bell.as_raw_fd(),
+        flags: flag(value.is_some(), kvm_ioeventfd_flag_nr_datamatch)
+            | flag(!on, kvm_ioeventfd_flag_nr_deassign),
+        ..Default::default()
+    };
+    // SAFETY: the request reads the structure, which lives across the call.
+    checked(unsafe { libc::ioctl(vm.as_raw_fd(), KVM_IOEVENTFD, &raw const argument) })
 }
 
 /// KVM_GET_SREGS2.
@@ -80,6 +116,8 @@ mod tests {
 
     #[test]
     fn the_requests_have_the_kernels_numbers() {
+        assert_eq!(KVM_IOEVENTFD, 0x4040_ae79);
+        assert_eq!(KVM_ENABLE_CAP, 0x4068_aea3);
         assert_eq!(KVM_INTERRUPT, 0x4004_ae86);
         assert_eq!(KVM_GET_SREGS2, 0x8140_aecc);
         assert_eq!(KVM_GET_DEVICE_ATTR, 0x4018_aee2);

@@ -12,6 +12,7 @@
 // shared with it: `slots`, `run_page`, `ioctls` and `kick` are the places.
 #![allow(unsafe_code)]
 
+mod assist;
 mod cpuid;
 mod engine_impl;
 mod exits;

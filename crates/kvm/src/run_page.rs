@@ -16,7 +16,6 @@ use kvm_bindings::{
     kvm_run__bindgen_ty_1__bindgen_ty_6 as MmioExit, kvm_run__bindgen_ty_1__bindgen_ty_13 as InternalError,
     kvm_run__bindgen_ty_1__bindgen_ty_23 as MsrExit,
 };
-use kvm_ioctls::VcpuFd;
 
 /// Where the part of [`kvm_run`] starts that depends on the reason.
 const UNION: usize = offset_of!(kvm_run, __bindgen_anon_1);
@@ -62,7 +61,7 @@ unsafe impl Sync for RunPage {}
 
 impl RunPage {
     /// Maps the page of `vcpu`; `len` is what KVM_GET_VCPU_MMAP_SIZE says.
-    pub(crate) fn map(vcpu: &VcpuFd, len: usize) -> io::Result<Self> {
+    pub(crate) fn map(vcpu: &impl AsRawFd, len: usize) -> io::Result<Self> {
         if len < size_of::<kvm_run>() {
             return Err(io::Error::other("the kernel's kvm_run is too small"));
         }
@@ -213,9 +212,34 @@ impl RunPage {
         (error.suberror, error.data.into_iter().take(count).collect())
     }
 
+    /// The vector of KVM_EXIT_IOAPIC_EOI.
+    pub(crate) fn ended_vector(&self) -> u8 {
+        self.read(UNION)
+    }
+
     /// Type of KVM_EXIT_SYSTEM_EVENT.
     pub(crate) fn system_event(&self) -> u32 {
         self.read(UNION)
+    }
+}
+
+#[cfg(test)]
+impl RunPage {
+    /// The page as the kernel leaves it at an exit for `reason`, with `details`
+    /// in the part that depends on the reason.
+    pub(crate) fn of_exit(reason: u32, details: &[u64]) -> Self {
+        use std::os::fd::{FromRawFd, OwnedFd};
+        let len = 0x3000;
+        // SAFETY: a fresh file in memory, whose descriptor nobody else has.
+        let file = unsafe { OwnedFd::from_raw_fd(libc::memfd_create(c"kvm_run".as_ptr(), 0)) };
+        // SAFETY: a system call without memory.
+        assert_eq!(unsafe { libc::ftruncate(file.as_raw_fd(), len) }, 0);
+        let page = Self::map(&file, len as usize).expect("a file in memory can be mapped");
+        page.write(offset_of!(kvm_run, exit_reason), reason);
+        for (index, detail) in details.iter().enumerate() {
+            page.write(UNION + 8 * index, *detail);
+        }
+        page
     }
 }
 

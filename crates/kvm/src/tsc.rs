@@ -50,16 +50,19 @@ impl GuestTsc {
         self.offset = None;
     }
 
-    /// Brings the guest's counter to the machine's plus `adjust`.
-    pub(crate) fn follow(&mut self, vcpu: &VcpuFd, platform: &dyn Platform, adjust: u64) -> io::Result<()> {
+    /// Brings the guest's counter to the machine's plus `adjust`; whether it
+    /// was elsewhere. vCPUs that are told the same offset agree exactly.
+    pub(crate) fn follow(&mut self, vcpu: &VcpuFd, platform: &dyn Platform, adjust: u64) -> io::Result<bool> {
         if self.offset.is_some() && !self.follows {
-            return Ok(());
+            return Ok(false);
         }
-        let wanted = Self::wanted(platform).wrapping_add(adjust);
-        if self.offset.is_some_and(|offset| distance(offset, wanted) <= TOLERANCE) {
-            return Ok(());
+        let told = platform.tsc_offset();
+        let tolerance = if told.is_some() { 0 } else { TOLERANCE };
+        let wanted = told.unwrap_or_else(|| Self::wanted(platform)).wrapping_add(adjust);
+        if self.offset.is_some_and(|offset| distance(offset, wanted) <= tolerance) {
+            return Ok(false);
         }
-        self.set(vcpu, wanted)
+        self.set(vcpu, wanted).map(|()| true)
     }
 
     /// The guest has changed IA32_TSC_ADJUST by `delta`.

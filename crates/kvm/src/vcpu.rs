@@ -4,10 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use engine::{
-    Callout, EngineError, EngineKind, Platform, Signal, Stop, TraceSink, TraceWhat, Vcpu, VcpuConfig,
-    VcpuSignals, VcpuStats,
+    Callout, EngineError, EngineKind, LocalApicRegisters, Platform, Signal, Stop, TraceSink, TraceWhat, Vcpu,
+    VcpuConfig, VcpuSignals, VcpuStats,
 };
-use kvm_bindings::{KVM_CAP_SREGS2, KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_SINGLESTEP, kvm_guest_debug};
+use kvm_bindings::{
+    KVM_CAP_ENFORCE_PV_FEATURE_CPUID, KVM_CAP_SREGS2, KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_SINGLESTEP,
+    kvm_guest_debug,
+};
 use kvm_ioctls::VcpuFd;
 use x86::cpuid::CpuidModel;
 use x86::msr::Limits;
@@ -22,8 +25,10 @@ use crate::tsc::GuestTsc;
 use crate::vm::Vm;
 use crate::{cpuid, ioctls, msrs};
 
-/// The APIC's base address register after reset, of the bootstrap processor.
-const APIC_BASE: u64 = 0xfee0_0900;
+/// The APIC's base address register after reset, and its bit of the bootstrap
+/// processor.
+const APIC_BASE: u64 = 0xfee0_0800;
+const APIC_BASE_BSP: u64 = 1 << 8;
 /// How often an unfinished instruction may come back for more.
 const PIECES: usize = 4096;
 
@@ -41,6 +46,8 @@ pub(crate) struct KvmVcpu {
     pub(crate) kept: Kept,
     pub(crate) tsc: GuestTsc,
     pub(crate) apic_base: u64,
+    /// The deadline of the kernel's local APIC that is yet to be armed.
+    deadline: Option<u64>,
     /// The task priority that the machine and the vCPU agree on, and whether
     /// they still do.
     priority: u64,
@@ -70,6 +77,9 @@ impl KvmVcpu {
         let state = CpuState::reset();
         let table = cpuid::table(&config.cpuid, &state).map_err(refused("the CPUID table"))?;
         fd.set_cpuid2(&table).map_err(|error| refused("the CPUID table")(error.into()))?;
+        // Hypercalls that CPUID does not offer are then refused. An older kernel
+        // answers them.
+        let _ = ioctls::enable_cap(&fd, KVM_CAP_ENFORCE_PV_FEATURE_CPUID, 1);
         let size =
             vm.host().kvm.get_vcpu_mmap_size().map_err(|error| refused("the run page")(error.into()))?;
         let page = Arc::new(RunPage::map(&fd, size).map_err(refused("the run page"))?);
@@ -91,7 +101,8 @@ impl KvmVcpu {
             format,
             kept: Kept::of(&state),
             tsc,
-            apic_base: APIC_BASE,
+            apic_base: if id == 0 { APIC_BASE | APIC_BASE_BSP } else { APIC_BASE },
+            deadline: None,
             priority: 0,
             priority_known: false,
             incomplete: false,
@@ -123,7 +134,7 @@ impl KvmVcpu {
     /// Runs until something is to be stopped for, or for one instruction.
     fn run_loop(&mut self, platform: &dyn Platform, single: bool) -> Option<Stop> {
         let thread = VcpuKick::thread();
-        if let Err(error) = self.tsc.follow(&self.fd, platform, self.kept.msrs.tsc_adjust) {
+        if let Err(error) = self.follow_time(platform) {
             return Some(Stop::Failed(format!(
                 "the kernel refuses an offset of the time-stamp counter ({error})"
             )));
@@ -150,9 +161,29 @@ impl KvmVcpu {
         }
     }
 
+    /// Brings the time-stamp counter to the machine's, and the deadline that
+    /// is counted by it.
+    fn follow_time(&mut self, platform: &dyn Platform) -> std::io::Result<()> {
+        let moved = self.tsc.follow(&self.fd, platform, self.kept.msrs.tsc_adjust)?;
+        if moved || self.deadline.is_some() { self.arm_deadline() } else { Ok(()) }
+    }
+
+    /// Arms the deadline of the kernel's local APIC, whose host timer was set
+    /// by another time-stamp counter, again.
+    pub(crate) fn arm_deadline(&mut self) -> std::io::Result<()> {
+        if !self.format.local_apic {
+            return Ok(());
+        }
+        let deadline = match self.deadline.take() {
+            Some(deadline) => deadline,
+            None => msrs::read(&self.fd, msrs::IA32_TSC_DEADLINE)?,
+        };
+        if deadline == 0 { Ok(()) } else { msrs::write(&self.fd, msrs::IA32_TSC_DEADLINE, deadline) }
+    }
+
     /// Enters the guest and handles the exit.
     fn enter(&mut self, platform: &dyn Platform) -> Next {
-        if !std::mem::replace(&mut self.priority_known, true) {
+        if !self.format.local_apic && !std::mem::replace(&mut self.priority_known, true) {
             self.priority = platform.task_priority(self.id).into();
         }
         self.page.set_cr8(self.priority);
@@ -188,7 +219,7 @@ impl KvmVcpu {
         self.ready = self.page.ready_for_interrupt();
         self.interrupt_flag = self.page.interrupt_flag();
         let priority = self.page.cr8();
-        if priority != self.priority {
+        if priority != self.priority && !self.format.local_apic {
             self.priority = priority;
             platform.set_task_priority(self.id, priority as u8 & 15);
         }
@@ -256,8 +287,8 @@ impl KvmVcpu {
         }
     }
 
-    /// INIT and start-up IPIs (SDM 3A 9.4): without an interrupt chip in the
-    /// kernel they are ours.
+    /// INIT and start-up IPIs (SDM 3A 9.4): without local APICs in the kernel
+    /// they are ours.
     fn take_init_and_sipi(&mut self, platform: &dyn Platform) {
         let init = self.signals.take(Signal::Init);
         let vector = self.signals.take_sipi();
@@ -293,7 +324,8 @@ impl KvmVcpu {
         }
     }
 
-    /// Hands over a maskable interrupt if one can be taken.
+    /// Hands over a maskable interrupt if one can be taken. With local APICs in
+    /// the kernel it is one of the 8259As.
     fn inject(&mut self, platform: &dyn Platform) -> Result<(), Stop> {
         if !self.ready
             || self.kept.activity == Activity::WaitForSipi
@@ -310,7 +342,7 @@ impl KvmVcpu {
             self.stats.count(Callout::Interrupt);
             self.ready = false;
             self.kept.activity = Activity::Running;
-            if let Err(error) = ioctls::interrupt(&self.fd, vector.0) {
+            if let Err(error) = self.queue_interrupt(vector.0) {
                 return Err(Stop::Failed(format!("the kernel refuses an interrupt ({error})")));
             }
             if self.tracing.exceptions
@@ -320,6 +352,20 @@ impl KvmVcpu {
             }
         }
         Ok(())
+    }
+
+    /// Queues an interrupt that the guest can take now. Beside a local APIC in
+    /// the kernel it is made an accepted event at once, so that it is part of
+    /// the state; that ends HLT.
+    fn queue_interrupt(&self, vector: u8) -> std::io::Result<()> {
+        if !self.format.local_apic {
+            return ioctls::interrupt(&self.fd, vector);
+        }
+        let mut events = self.fd.get_vcpu_events()?;
+        events.flags = 0;
+        (events.interrupt.injected, events.interrupt.nr, events.interrupt.soft) = (1, vector, 0);
+        self.fd.set_vcpu_events(&events)?;
+        state::apic::set_activity(&self.fd, Activity::Running).map_err(|error| error.error)
     }
 
     /// HLT with interrupts off: only an NMI, INIT or reset ends it.
@@ -348,8 +394,18 @@ impl KvmVcpu {
             && state.pending_event.is_none();
         self.halt_reported = false;
         self.tsc.forget();
-        let stored = state::store(&self.fd, &self.format, state, self.priority, self.apic_base);
-        self.broken = stored.err().map(|error| sentence(&error));
+        self.broken = self.store(state).err().map(|error| sentence(&error));
+    }
+
+    fn store(&mut self, state: &CpuState) -> Result<(), StateError> {
+        if self.format.local_apic {
+            self.apic_base = state::apic_base(&self.fd, &self.format)?;
+            if state.activity != Activity::Shutdown {
+                // From here on it is the kernel's.
+                self.kept.activity = Activity::Running;
+            }
+        }
+        state::store(&self.fd, &self.format, state, self.priority, self.apic_base)
     }
 
     fn set_single_step(&mut self, on: bool) -> Result<(), Stop> {
@@ -362,14 +418,38 @@ impl KvmVcpu {
 
     /// Measures a run, and leaves the vCPU between two instructions.
     fn measured<R>(&mut self, platform: &dyn Platform, run: impl FnOnce(&mut Self) -> R) -> R {
-        let start = Instant::now();
+        let (start, cpu) = (Instant::now(), thread_time());
         let halted = self.stats.halted;
         let result = run(self);
         self.kick.leave();
         self.complete(platform);
-        self.stats.busy += start.elapsed().saturating_sub(self.stats.halted - halted);
+        let elapsed = start.elapsed();
+        if self.format.local_apic {
+            // HLT is in the kernel: what the thread did not run, it waited.
+            let busy = thread_time().saturating_sub(cpu).min(elapsed);
+            self.stats.halted += elapsed - busy;
+        }
+        self.stats.busy += elapsed.saturating_sub(self.stats.halted - halted);
         result
     }
+}
+
+/// Whether CPUID has KVM's signature and, in its features, KVM_FEATURE_PV_EOI
+/// (Linux `Documentation/virt/kvm/x86/cpuid.rst`).
+fn offers_eoi_flag(model: &CpuidModel) -> bool {
+    let leaf = |leaf| model.query(leaf, 0, &CpuState::reset());
+    let signature = leaf(0x4000_0000);
+    let is_kvm =
+        [signature.ebx, signature.ecx, signature.edx].map(u32::to_le_bytes).concat() == *b"KVMKVMKVM\0\0\0";
+    is_kvm && leaf(0x4000_0001).eax >> 6 & 1 != 0
+}
+
+/// How long the calling thread has run.
+fn thread_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the call writes the structure, which lives across it.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 fn sentence(error: &StateError) -> String {
@@ -383,6 +463,8 @@ fn format_of(vm: &Vm, model: &CpuidModel) -> Format {
         sregs2: vm.fd().check_extension_raw(KVM_CAP_SREGS2.into()) > 0,
         vendor: model.vendor(),
         msrs: msrs::exchanged(model),
+        local_apic: vm.local_apics(),
+        eoi_flag: offers_eoi_flag(model),
     }
 }
 
@@ -395,6 +477,26 @@ impl Vcpu for KvmVcpu {
 
     fn set_state(&mut self, state: &CpuState) {
         self.replace(state);
+    }
+
+    fn local_apic(&self) -> Option<LocalApicRegisters> {
+        if !self.format.local_apic {
+            return None;
+        }
+        let registers = state::apic::load(&self.fd, &self.format).ok()?;
+        let tsc_deadline = self.deadline.unwrap_or(registers.tsc_deadline);
+        Some(LocalApicRegisters { tsc_deadline, ..registers })
+    }
+
+    fn set_local_apic(&mut self, registers: &LocalApicRegisters) {
+        if !self.format.local_apic {
+            return;
+        }
+        self.deadline = Some(registers.tsc_deadline);
+        match state::apic::store(&self.fd, &self.format, registers) {
+            Ok(()) => self.apic_base = registers.base,
+            Err(error) => self.broken = Some(sentence(&error)),
+        }
     }
 
     fn run(&mut self, platform: &dyn Platform) -> Stop {

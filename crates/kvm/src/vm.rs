@@ -6,13 +6,15 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kvm_bindings::{
-    KVM_CAP_DISABLE_QUIRKS, KVM_CAP_X86_USER_SPACE_MSR, KVM_MSR_EXIT_REASON_FILTER,
-    KVM_MSR_EXIT_REASON_INVAL, KVM_MSR_EXIT_REASON_UNKNOWN, KVM_X86_QUIRK_FIX_HYPERCALL_INSN,
+    KVM_CAP_DISABLE_QUIRKS, KVM_CAP_SPLIT_IRQCHIP, KVM_CAP_X2APIC_API, KVM_CAP_X86_USER_SPACE_MSR,
+    KVM_MSR_EXIT_REASON_FILTER, KVM_MSR_EXIT_REASON_INVAL, KVM_MSR_EXIT_REASON_UNKNOWN,
+    KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK, KVM_X2APIC_API_USE_32BIT_IDS, KVM_X86_QUIRK_FIX_HYPERCALL_INSN,
     KVM_X86_QUIRK_OUT_7E_INC_RIP, kvm_enable_cap,
 };
 use kvm_ioctls::{VcpuFd, VmFd};
 use memory::GuestMemory;
 
+use crate::assist::IO_APIC_INPUTS;
 use crate::failure::unusable;
 use crate::host::Host;
 use crate::{msrs, slots};
@@ -28,20 +30,27 @@ pub(crate) struct Vm {
     fd: VmFd,
     memory: GuestMemory,
     host: Arc<Host>,
+    /// The local APICs are in the kernel.
+    local_apics: bool,
     /// The vCPUs that exist, by number.
     vcpus: Mutex<BTreeSet<u32>>,
 }
 
 impl Vm {
-    /// Makes a machine with `memory`.
-    pub(crate) fn new(host: Arc<Host>, memory: GuestMemory) -> Result<Self, engine::EngineError> {
+    /// Makes a machine with `memory`, with local APICs in the kernel or without.
+    pub(crate) fn new(
+        host: Arc<Host>,
+        memory: GuestMemory,
+        local_apics: bool,
+    ) -> Result<Self, engine::EngineError> {
         let fd = create(&host)
             .map_err(|error| unusable(format!("the kernel makes no virtual machine ({error})")))?;
-        prepare(&fd).map_err(|(what, error)| unusable(format!("the kernel refuses {what} ({error})")))?;
+        prepare(&fd, local_apics)
+            .map_err(|(what, error)| unusable(format!("the kernel refuses {what} ({error})")))?;
         slots::map(&fd, &memory, false).map_err(|error| {
             unusable(format!("the kernel does not map {} MiB of guest memory ({error})", memory.size() >> 20))
         })?;
-        Ok(Self { fd, memory, host, vcpus: Mutex::default() })
+        Ok(Self { fd, memory, host, local_apics, vcpus: Mutex::default() })
     }
 
     pub(crate) const fn fd(&self) -> &VmFd {
@@ -54,6 +63,11 @@ impl Vm {
 
     pub(crate) fn host(&self) -> &Host {
         &self.host
+    }
+
+    /// Whether the local APICs are in the kernel.
+    pub(crate) const fn local_apics(&self) -> bool {
+        self.local_apics
     }
 
     fn vcpus(&self) -> std::sync::MutexGuard<'_, BTreeSet<u32>> {
@@ -83,14 +97,20 @@ fn create(host: &Host) -> io::Result<VmFd> {
     }
 }
 
-fn prepare(fd: &VmFd) -> Result<(), (&'static str, io::Error)> {
+fn prepare(fd: &VmFd, local_apics: bool) -> Result<(), (&'static str, io::Error)> {
     let named = |what| move |error: io::Error| (what, error);
     fd.set_identity_map_address(IDENTITY_MAP)
         .map_err(|e| named("a place for real mode's page table")(e.into()))?;
     fd.set_tss_address(TSS).map_err(|e| named("a place for real mode's task-state segment")(e.into()))?;
     let reasons = KVM_MSR_EXIT_REASON_FILTER | KVM_MSR_EXIT_REASON_INVAL | KVM_MSR_EXIT_REASON_UNKNOWN;
     enable(fd, KVM_CAP_X86_USER_SPACE_MSR, reasons.into()).map_err(named("MSR exits"))?;
-    msrs::set_filter(fd).map_err(named("an MSR filter"))?;
+    msrs::set_filter(fd, local_apics).map_err(named("an MSR filter"))?;
+    if local_apics {
+        enable(fd, KVM_CAP_SPLIT_IRQCHIP, IO_APIC_INPUTS).map_err(named("local APICs in the kernel"))?;
+        // Destinations have 32 bits, and only all of them set mean everybody.
+        let wide = KVM_X2APIC_API_USE_32BIT_IDS | KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK;
+        enable(fd, KVM_CAP_X2APIC_API, wide.into()).map_err(named("wide destinations of interrupts"))?;
+    }
     // Guests are not patched, and OUT advances RIP as any instruction does.
     if fd.check_extension_raw(KVM_CAP_DISABLE_QUIRKS.into()) > 0 {
         let quirks = KVM_X86_QUIRK_FIX_HYPERCALL_INSN | KVM_X86_QUIRK_OUT_7E_INC_RIP;

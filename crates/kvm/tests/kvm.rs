@@ -230,6 +230,34 @@ fn more_vcpus_than_the_host_has_are_refused_in_a_sentence() {
     assert!(error.contains("at most") && !error.contains('\n'), "{error}");
 }
 
+/// Real mode: `mov ecx, INDEX; mov eax, LOW; mov edx, HIGH; wrmsr; rdmsr; cli; hlt`.
+fn written_and_read(index: u32, value: u64) -> Vec<u8> {
+    let mut code = vec![0x66, 0xb9];
+    code.extend(index.to_le_bytes());
+    code.extend([0x66, 0xb8]);
+    code.extend((value as u32).to_le_bytes());
+    code.extend([0x66, 0xba]);
+    code.extend(((value >> 32) as u32).to_le_bytes());
+    code.extend([0x0f, 0x30, 0x0f, 0x32, 0xfa, 0xf4]);
+    code
+}
+
+#[test]
+fn what_would_change_cpuid_cannot_be_set() {
+    let Some(engine) = engine() else { return };
+    if model(&engine).vendor() == x86::cpuid::Vendor::Amd {
+        eprintln!("skipped: AMD's processors have no IA32_MISC_ENABLE");
+        return;
+    }
+    let memory = with_code(&written_and_read(0x1a0, 1 << 34 | 1 << 22 | 1));
+    let (mut vcpu, _) = vcpu(&engine, &memory, 0);
+    start(vcpu.as_mut());
+    assert_eq!(vcpu.run(&Bench::default()), Stop::HaltedForGood);
+    let state = vcpu.state();
+    assert_eq!(state.reg(x86::Gpr::Rax) & (1 << 22 | 1), 1);
+    assert_eq!(state.reg(x86::Gpr::Rdx) & 1 << 2, 0);
+}
+
 #[test]
 fn a_state_that_no_processor_has_fails_in_a_sentence() {
     let Some(engine) = engine() else { return };

@@ -18,6 +18,7 @@ use x86::GuestPhysAddr;
 use x86::cpuid::{CpuidConfig, CpuidModel, Feature, Speculation};
 use x86::paging::DEFAULT_PHYS_BITS;
 
+use crate::bells::Bells;
 use crate::clock::VmClock;
 use crate::config::{Consoles, Paravirt};
 use crate::control::Control;
@@ -114,6 +115,8 @@ pub(crate) struct BoardConfig<'a> {
     /// The time of day, since 1970, when the machine's time begins.
     pub(crate) epoch: Duration,
     pub(crate) paravirt: Paravirt,
+    /// Whether a hypercall reaches the processors.
+    pub(crate) calls_reach_processors: bool,
     pub(crate) speculation: Speculation,
     pub(crate) ticks: Arc<dyn TickSource>,
 }
@@ -132,6 +135,7 @@ pub(crate) struct Board {
     pub(crate) paravirt: Option<Box<dyn Interface>>,
     pci: Arc<Mounted<PciBus>>,
     mmio: MmioDevices,
+    pub(crate) bells: Arc<Bells>,
     parts: Vec<Arc<dyn Part>>,
 }
 
@@ -146,6 +150,9 @@ impl Board {
         let serial = mount_consoles(&mut wiring, config.consoles, Arc::clone(&input));
         let (bus, mmio) = virtio_slots::place(config.virtio, &config.memory, &wiring.interrupts)?;
         let pci = mount_pci(&mut wiring, bus);
+        let bells = Arc::new(Bells::new(mmio.bells()));
+        let listener = Arc::clone(&bells);
+        pci.with(|bus, _| bus.listen(Box::new(move |placed| listener.place(placed))));
         let power = mount_system(&mut wiring);
         if let Some(tables) = config.firmware_tables {
             mount_configuration(&mut wiring, config.ram, config.cpus, tables)?;
@@ -165,6 +172,7 @@ impl Board {
             paravirt,
             pci,
             mmio,
+            bells,
             parts,
         })
     }
@@ -199,12 +207,12 @@ impl Board {
 
     /// Reads from the buses' memory; false if nothing there decodes it.
     pub(crate) fn bus_read(&self, at: GuestPhysAddr, data: &mut [u8]) -> bool {
-        is_bus(at) && (self.pci.with(|bus, _| bus.memory_read(at.0, data)) || self.mmio.read(at.0, data))
+        is_bus(at.0) && (self.pci.with(|bus, _| bus.memory_read(at.0, data)) || self.mmio.read(at.0, data))
     }
 
     /// Writes to the buses' memory; false if nothing there decodes it.
     pub(crate) fn bus_write(&self, at: GuestPhysAddr, data: &[u8]) -> bool {
-        is_bus(at) && (self.pci.with(|bus, _| bus.memory_write(at.0, data)) || self.mmio.write(at.0, data))
+        is_bus(at.0) && (self.pci.with(|bus, _| bus.memory_write(at.0, data)) || self.mmio.write(at.0, data))
     }
 
     /// The signals of vCPU `vcpu`.
@@ -246,8 +254,8 @@ impl Board {
 }
 
 /// Whether an address belongs to the buses: above RAM, below the I/O APIC.
-fn is_bus(at: GuestPhysAddr) -> bool {
-    (u64::from(PCI_MEMORY)..IOAPIC_BASE).contains(&at.0)
+pub(crate) fn is_bus(at: u64) -> bool {
+    (u64::from(PCI_MEMORY)..IOAPIC_BASE).contains(&at)
 }
 
 fn paravirt(config: &BoardConfig<'_>, tsc_hz: u64) -> Option<Box<dyn Interface>> {
@@ -255,7 +263,9 @@ fn paravirt(config: &BoardConfig<'_>, tsc_hz: u64) -> Option<Box<dyn Interface>>
     match config.paravirt {
         Paravirt::None => None,
         Paravirt::Kvm => {
-            Some(Box::new(Kvm::new(memory, KvmConfig { tsc_hz, vcpus: config.cpus, epoch: config.epoch })))
+            let calls_reach_processors = config.calls_reach_processors;
+            let (vcpus, epoch) = (config.cpus, config.epoch);
+            Some(Box::new(Kvm::new(memory, KvmConfig { tsc_hz, vcpus, calls_reach_processors, epoch })))
         }
     }
 }

@@ -60,6 +60,16 @@ pub enum OnReset {
     Exit,
 }
 
+/// Whose the local APICs are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum InterruptChip {
+    /// The engine's, if it has some, else the machine's.
+    #[default]
+    Engine,
+    /// The machine's.
+    Machine,
+}
+
 /// Which hypervisor's interface a guest finds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Paravirt {
@@ -116,6 +126,8 @@ pub struct MachineConfig<'a> {
     pub boot: BootSource,
     /// Who executes it.
     pub engine: &'a dyn Engine,
+    /// Whose the local APICs are.
+    pub interrupt_chip: InterruptChip,
     /// What a reset by the guest does.
     pub on_reset: OnReset,
     /// Where its output goes.
@@ -145,6 +157,7 @@ impl<'a> MachineConfig<'a> {
             cpus: 1,
             boot,
             engine,
+            interrupt_chip: InterruptChip::default(),
             on_reset: OnReset::default(),
             consoles: Consoles::default(),
             virtio: Vec::new(),

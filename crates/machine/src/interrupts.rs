@@ -5,14 +5,14 @@
 //! controllers, but the timer's line 0 is input 2 of the I/O APIC (the MADT
 //! says so). INTR of the 8259As goes to LINT0 of the boot processor.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use chipset::ioapic::{IOAPIC_BASE, IoApic};
 use chipset::lapic::{self, ApicMessage, ApicWork, DeliveryMode, Ipi, LocalApicConfig};
 use chipset::pci::MsiMessage;
 use chipset::pic::Pic;
 use chipset::{Device, Line, LineTarget, VmTime};
-use engine::MsrFault;
+use engine::{Assist, InterruptMessage, MsrFault};
 use memory::GuestMemory;
 use x86::{GuestPhysAddr, PAGE_SIZE, Vector};
 
@@ -32,10 +32,18 @@ struct Pics {
     intr: bool,
 }
 
+struct Inputs {
+    io_apic: IoApic,
+    /// The level-triggered messages whose ends the engine was told to tell.
+    told: Vec<Option<InterruptMessage>>,
+}
+
 /// All interrupt controllers of a machine.
 pub(crate) struct Interrupts {
     pics: Mutex<Pics>,
-    io_apic: Mutex<IoApic>,
+    inputs: Mutex<Inputs>,
+    /// Who has the local APICs, if it is the engine.
+    lent: RwLock<Option<Arc<dyn Assist>>>,
     processors: Vec<Processor>,
 }
 
@@ -53,7 +61,8 @@ impl Interrupts {
             |config| Processor::new(config, memory.clone(), Arc::clone(clock), Arc::clone(timers));
         Self {
             pics: Mutex::new(Pics { pair: Pic::new(), intr: false }),
-            io_apic: Mutex::new(IoApic::new(io_apic_id)),
+            inputs: Mutex::new(Inputs { io_apic: IoApic::new(io_apic_id), told: Vec::new() }),
+            lent: RwLock::default(),
             processors: local_apics.map(processor).collect(),
         }
     }
@@ -90,8 +99,49 @@ impl Interrupts {
 
     /// Does something with the I/O APIC and routes what it sends.
     fn io_apic<M: IntoIterator<Item = ApicMessage>>(&self, f: impl FnOnce(&mut IoApic) -> M) {
-        let mut io_apic = lock(&self.io_apic);
-        f(&mut io_apic).into_iter().for_each(|message| self.send(&message));
+        let mut inputs = lock(&self.inputs);
+        f(&mut inputs.io_apic).into_iter().for_each(|message| self.send(&message));
+    }
+
+    /// Writes to the I/O APIC. Before anything is sent, the engine learns of
+    /// which interrupts it has to tell the end.
+    fn io_apic_write(&self, offset: u64, data: &[u8]) {
+        let mut inputs = lock(&self.inputs);
+        let messages = inputs.io_apic.mmio_write(offset, data);
+        if let Some(assist) = self.lent().as_deref() {
+            inputs.tell(assist);
+        }
+        messages.iter().for_each(|message| self.send(message));
+    }
+
+    fn lent(&self) -> RwLockReadGuard<'_, Option<Arc<dyn Assist>>> {
+        self.lent.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives the local APICs to the engine, or takes them back. What is sent
+    /// meanwhile waits, and reaches whoever has them then.
+    ///
+    /// # Errors
+    /// That of `transfer`; everything then stays where it is.
+    pub(crate) fn hand_over<E>(
+        &self,
+        assist: Option<&Arc<dyn Assist>>,
+        transfer: impl FnOnce(&[Processor]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut inputs = lock(&self.inputs);
+        let mut lent = self.lent.write().unwrap_or_else(PoisonError::into_inner);
+        transfer(&self.processors)?;
+        *lent = assist.filter(|assist| assist.has_local_apics()).cloned();
+        inputs.told.clear();
+        if let Some(assist) = lent.as_deref() {
+            inputs.tell(assist);
+        }
+        Ok(())
+    }
+
+    /// A local APIC of the engine has ended a level-triggered interrupt.
+    pub(crate) fn end_of_interrupt(&self, vector: Vector) {
+        self.io_apic(|io_apic| io_apic.eoi(vector.0));
     }
 
     /// Takes a message-signalled interrupt of a PCI function.
@@ -113,6 +163,9 @@ impl Interrupts {
 
     /// Delivers a message to the processors that it names.
     pub(crate) fn send(&self, message: &ApicMessage) {
+        if let Some(assist) = self.lent().as_deref() {
+            return assist.deliver(as_write(message));
+        }
         self.route(message, |_, processor| processor.matches(message));
     }
 
@@ -148,7 +201,7 @@ impl Interrupts {
     /// The interrupt-acknowledge cycle: the local APIC first, then the 8259As.
     pub(crate) fn acknowledge(&self, vcpu: u32) -> Option<Vector> {
         let processor = self.processor(vcpu)?;
-        if let Some(vector) = processor.own_apic(|apic, _| apic.acknowledge()) {
+        if let Some(vector) = processor.acknowledge() {
             return Some(Vector(vector));
         }
         if !processor.take_extint() {
@@ -160,7 +213,7 @@ impl Interrupts {
     /// Memory-mapped reads; what nobody decodes reads as ones.
     pub(crate) fn mmio_read(&self, vcpu: u32, at: GuestPhysAddr, data: &mut [u8]) {
         if let Some(offset) = io_apic_offset(at) {
-            lock(&self.io_apic).mmio_read(offset, data);
+            lock(&self.inputs).io_apic.mmio_read(offset, data);
         } else if !self.processor(vcpu).is_some_and(|processor| processor.mmio_read(at, data)) {
             data.fill(0xff);
         }
@@ -169,13 +222,10 @@ impl Interrupts {
     /// Memory-mapped writes.
     pub(crate) fn mmio_write(&self, vcpu: u32, at: GuestPhysAddr, data: &[u8]) {
         if let Some(offset) = io_apic_offset(at) {
-            return self.io_apic(|io_apic| io_apic.mmio_write(offset, data));
+            return self.io_apic_write(offset, data);
         }
         let Some(processor) = self.processor(vcpu) else { return };
-        let work = processor.own_apic(|apic, now| {
-            if apic.base() == Some(at.page().0) { apic.mmio_write(now, at.page_offset(), data) } else { None }
-        });
-        self.perform(vcpu, work);
+        self.perform(vcpu, processor.mmio_write(at, data));
     }
 
     /// RDMSR of a local APIC's MSR.
@@ -194,7 +244,7 @@ impl Interrupts {
     /// Platform reset. Device lines were reset before.
     pub(crate) fn reset(&self) {
         self.pics(|pic| pic.reset(VmTime::ZERO));
-        lock(&self.io_apic).reset();
+        lock(&self.inputs).io_apic.reset();
         self.processors.iter().for_each(Processor::reset);
     }
 
@@ -202,6 +252,24 @@ impl Interrupts {
     pub(crate) fn bios_setup(&self) {
         if let Some(boot) = self.processors.first() {
             boot.apic(|apic, _| apic.bios_setup());
+        }
+    }
+}
+
+fn as_write(message: &ApicMessage) -> InterruptMessage {
+    let (address, data) = message.to_msi();
+    InterruptMessage { address, data }
+}
+
+impl Inputs {
+    /// Tells the engine of which interrupts it has to tell the end, if they are
+    /// not the same as before.
+    fn tell(&mut self, assist: &dyn Assist) {
+        let messages = self.io_apic.level_messages();
+        let messages: Vec<_> = messages.iter().map(|message| message.as_ref().map(as_write)).collect();
+        if messages != self.told {
+            assist.expect_ends(&messages);
+            self.told = messages;
         }
     }
 }

@@ -12,11 +12,13 @@
 //!
 //! 1. a device (one at a time), the PCI bus among them; then, of a function on
 //!    it, its interrupts, and where INTA lines meet,
-//! 2. the 8259As, or the I/O APIC (never both),
+//! 2. the 8259As, or the I/O APIC (never both); then, for reading, who has the
+//!    local APICs,
 //! 3. a local APIC (one at a time),
-//! 4. leaves: the timers' queue, the console's input queue, the machine's
+//! 4. leaves: the doorbells, the timers' queue, the console's input queue, the machine's
 //!    control word, a vCPU's signals.
 
+mod bells;
 mod board;
 mod clock;
 mod config;
@@ -31,6 +33,7 @@ mod intx;
 mod load;
 mod machine;
 mod mount;
+mod moving;
 mod platform;
 mod ports;
 mod processor;
@@ -46,7 +49,9 @@ mod virtio_slots;
 
 pub use boot::{Module, Protocol};
 pub use clock::TickSource;
-pub use config::{BootSource, Consoles, MachineConfig, Mitigations, OnReset, OwnedModule, Paravirt, no_sink};
+pub use config::{
+    BootSource, Consoles, InterruptChip, MachineConfig, Mitigations, OnReset, OwnedModule, Paravirt, no_sink,
+};
 pub use error::MachineError;
 pub use handle::{MachineHandle, WeakMachineHandle};
 pub use host::{HostProcessor, begin_calibration};

@@ -4,16 +4,16 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use engine::{Engine, EngineError, Platform, ProcessorLimits, Signal, Vcpu, VcpuConfig, VcpuStats};
+use engine::{Assist, Engine, Platform, ProcessorLimits, Signal, TraceSink, Vcpu, VcpuStats};
 use memory::GuestMemory;
 use x86::cpuid::Speculation;
 use x86::{Activity, CpuState};
 
 use crate::board::{Board, BoardConfig};
-use crate::config::{MachineConfig, Mitigations, OnReset, Paravirt};
+use crate::config::{MachineConfig, Mitigations, OnReset};
 use crate::control::Request;
 use crate::load::{Loader, guest_memory};
-use crate::{MachineError, MachineHandle, host, threads, virtio_slots};
+use crate::{MachineError, MachineHandle, host, moving, threads, virtio_slots};
 
 /// How many processors the machine can run.
 pub const MAX_CPUS: u32 = 32;
@@ -43,7 +43,10 @@ pub struct Machine {
     pub(crate) memory: GuestMemory,
     loader: Loader,
     /// The boot processor first.
-    vcpus: Vec<Box<dyn Vcpu>>,
+    pub(crate) vcpus: Vec<Box<dyn Vcpu>>,
+    /// What the engine does in our place.
+    pub(crate) assist: Option<Arc<dyn Assist>>,
+    pub(crate) trace: Option<Arc<dyn TraceSink>>,
     on_reset: OnReset,
     entered: Option<Instant>,
 }
@@ -62,7 +65,10 @@ impl Machine {
         // Before the board, which needs the clock: it is compared meanwhile.
         host::begin_calibration();
         let state = loader.load(&memory, true)?;
-        let processor = config.engine.capabilities().processor;
+        let capabilities = config.engine.capabilities();
+        let processor = capabilities.processor;
+        let assist = moving::assist(config.engine, &memory, config.interrupt_chip)?;
+        let own_chip = assist.as_ref().is_some_and(|assist| assist.has_local_apics());
         let board = Arc::new(Board::build(BoardConfig {
             cpus: config.cpus,
             processor,
@@ -72,21 +78,15 @@ impl Machine {
             virtio: config.virtio,
             memory: memory.clone(),
             epoch: config.wall_clock.map_or_else(host_time, seconds),
-            paravirt: offered(config.paravirt, &processor),
+            paravirt: config.paravirt,
+            calls_reach_processors: own_chip || !capabilities.own_hypercalls,
             speculation: speculation(config.mitigations, &processor),
             ticks: config.ticks.unwrap_or_else(|| host::ticks(processor.host_tsc)),
         })?);
-        let create = |id| -> Result<Box<dyn Vcpu>, EngineError> {
-            config.engine.create_vcpu(VcpuConfig {
-                id,
-                memory: memory.clone(),
-                cpuid: Arc::new(board.cpuid.for_vcpu(id)),
-                signals: board.signals(id),
-                trace: config.trace.clone(),
-            })
-        };
-        let vcpus = (0..config.cpus).map(create).collect::<Result<_, _>>()?;
-        let mut machine = Self { board, memory, loader, vcpus, on_reset: config.on_reset, entered: None };
+        let trace = config.trace;
+        let vcpus = moving::create_vcpus(config.engine, &memory, &board, trace.as_ref(), config.cpus)?;
+        let on_reset = config.on_reset;
+        let mut machine = Self { board, memory, loader, vcpus, assist, trace, on_reset, entered: None };
         machine.enter(state);
         Ok(machine)
     }
@@ -184,6 +184,7 @@ impl Machine {
             vcpu.set_state(state);
             self.board.tsc_adjusted(id, state.msrs.tsc_adjust);
         }
+        self.lend_local_apics();
     }
 }
 
@@ -205,12 +206,6 @@ impl Drop for EndOfRun<'_> {
         self.0.input.set_closed(true);
         self.0.control.set_running(false);
     }
-}
-
-/// Where hardware runs the guest, the hardware's hypervisor answers in place of
-/// the machine, and its clock does not stand while the machine does.
-fn offered(asked: Paravirt, processor: &ProcessorLimits) -> Paravirt {
-    if processor.host_tsc { Paravirt::None } else { asked }
 }
 
 fn speculation(asked: Mitigations, processor: &ProcessorLimits) -> Speculation {

@@ -54,6 +54,10 @@ impl Platform for Board {
         self.interrupts.acknowledge(vcpu)
     }
 
+    fn end_of_interrupt(&self, vector: Vector) {
+        self.interrupts.end_of_interrupt(vector);
+    }
+
     fn task_priority(&self, vcpu: u32) -> u8 {
         self.processor(vcpu).map_or(0, |processor| processor.apic(|apic, _| apic.cr8() as u8))
     }

@@ -4,8 +4,8 @@
 use std::sync::{Arc, Mutex};
 
 use chipset::VmTime;
-use chipset::lapic::{ApicMessage, CpuSignal, LocalApic, LocalApicConfig};
-use engine::{Signal, VcpuSignals};
+use chipset::lapic::{ApicMessage, ApicWork, CpuSignal, LocalApic, LocalApicConfig};
+use engine::{LocalApicRegisters, Signal, VcpuSignals};
 use memory::GuestMemory;
 use paravirt::EoiFlag;
 use x86::GuestPhysAddr;
@@ -15,7 +15,10 @@ use crate::sync::lock;
 use crate::timers::{TimerId, Timers};
 
 struct Local {
+    /// The local APIC; while the engine has it, what was last handed over.
     apic: LocalApic,
+    /// The engine has it.
+    lent: bool,
     /// The 8259As' INTR, as it reaches this processor.
     intr: bool,
     /// A message with delivery mode ExtINT has come.
@@ -35,8 +38,16 @@ impl Local {
     /// Whether the engine is to ask for an interrupt. While the guest may end
     /// the one in service on its own, only its thread finds out.
     fn wants_attention(&self) -> bool {
+        if self.lent {
+            return self.intr;
+        }
         let unsure = self.eoi.is_lent() && self.apic.has_requests();
         self.apic.pending().is_some() || self.wants_intr() || unsure
+    }
+
+    /// Whether the APIC's page is at `at`.
+    fn decodes(&self, at: GuestPhysAddr) -> bool {
+        !self.lent && self.apic.base() == Some(at.page().0)
     }
 
     /// Learns whether the guest has ended the interrupt in service.
@@ -64,7 +75,8 @@ impl Processor {
         timers: Arc<Timers>,
     ) -> Self {
         let (apic, eoi) = (LocalApic::new(config), EoiFlag::new(memory));
-        let local = Local { apic, intr: false, extint: false, eoi, last: VmTime::ZERO, armed: None };
+        let local =
+            Local { apic, lent: false, intr: false, extint: false, eoi, last: VmTime::ZERO, armed: None };
         let timer = timers.register();
         Self { local: Mutex::new(local), signals: Arc::default(), clock, timers, timer }
     }
@@ -93,16 +105,61 @@ impl Processor {
         self.local(|local, now| f(&mut local.apic, now))
     }
 
+    /// The processor takes the pending interrupt of its local APIC.
+    pub(crate) fn acknowledge(&self) -> Option<u8> {
+        self.own(|local, _| if local.lent { None } else { local.apic.acknowledge() })
+    }
+
     /// The same on the processor's own thread: what the guest has done without
     /// a trap is seen before, and allowed again afterwards.
     pub(crate) fn own_apic<R>(&self, f: impl FnOnce(&mut LocalApic, VmTime) -> R) -> R {
+        self.own(|local, now| f(&mut local.apic, now))
+    }
+
+    fn own<R>(&self, f: impl FnOnce(&mut Local, VmTime) -> R) -> R {
         self.local(|local, now| {
             local.take_eoi_back();
-            let result = f(&mut local.apic, now);
-            if local.apic.can_end_silently() {
+            let result = f(local, now);
+            if !local.lent && local.apic.can_end_silently() {
                 local.eoi.lend();
             }
             result
+        })
+    }
+
+    /// Hands the local APIC to the engine: its registers as they are now. The
+    /// interrupt in service that the guest may end on its own is ended if it
+    /// has done so.
+    pub(crate) fn lend(&self) -> LocalApicRegisters {
+        self.local(|local, now| {
+            local.take_eoi_back();
+            local.lent = true;
+            let page = local.apic.page(now);
+            let state = local.apic.state();
+            LocalApicRegisters {
+                base: state.apic_base,
+                page: page.to_vec(),
+                tsc_deadline: state.timer.tsc_deadline,
+                eoi_flag: 0,
+            }
+        })
+    }
+
+    /// Takes the local APIC back.
+    ///
+    /// # Errors
+    /// If that is none.
+    pub(crate) fn take_back(&self, registers: &LocalApicRegisters) -> Result<(), String> {
+        let page = registers.page.as_slice().try_into();
+        let page = page.map_err(|_| "its page has no 64 registers".to_owned())?;
+        self.local(|local, now| {
+            local.lent = false;
+            local
+                .apic
+                .set_page(now, registers.base, page, registers.tsc_deadline)
+                .map_err(|error| error.to_string())?;
+            let _ = local.apic.set_lint0(local.intr);
+            Ok(())
         })
     }
 
@@ -125,7 +182,7 @@ impl Processor {
                 self.signals.take(Signal::Interrupt);
             }
         }
-        let deadline = local.apic.deadline();
+        let deadline = local.apic.deadline().filter(|_| !local.lent);
         if deadline != local.armed {
             local.armed = deadline;
             self.timers.arm(self.timer, deadline);
@@ -176,6 +233,9 @@ impl Processor {
     pub(crate) fn set_intr(&self, level: bool) {
         self.local(|local, _| {
             local.intr = level;
+            if local.lent {
+                return;
+            }
             if let Some(signal) = local.apic.set_lint0(level) {
                 self.signal(local, signal);
             }
@@ -186,7 +246,7 @@ impl Processor {
     /// used up by that.
     pub(crate) fn take_extint(&self) -> bool {
         self.local(|local, _| {
-            let wanted = local.wants_intr();
+            let wanted = if local.lent { local.intr } else { local.wants_intr() };
             local.extint = false;
             wanted
         })
@@ -194,12 +254,22 @@ impl Processor {
 
     /// Reads from the APIC's page; false if `at` lies elsewhere.
     pub(crate) fn mmio_read(&self, at: GuestPhysAddr, data: &mut [u8]) -> bool {
-        self.own_apic(|apic, now| {
-            let hit = apic.base() == Some(at.page().0);
+        self.own(|local, now| {
+            let hit = local.decodes(at);
             if hit {
-                apic.mmio_read(now, at.page_offset(), data);
+                local.apic.mmio_read(now, at.page_offset(), data);
             }
             hit
+        })
+    }
+
+    /// Writes to the APIC's page, and gives what that asks for.
+    pub(crate) fn mmio_write(&self, at: GuestPhysAddr, data: &[u8]) -> Option<ApicWork> {
+        self.own(|local, now| {
+            if !local.decodes(at) {
+                return None;
+            }
+            local.apic.mmio_write(now, at.page_offset(), data)
         })
     }
 

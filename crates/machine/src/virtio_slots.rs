@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex};
 
 use chipset::acpi::VirtioMmio as MmioDescription;
-use chipset::pci::{MsiSink, PciBus, PciSlot};
+use chipset::pci::{MsiSink, PciBus, PciSlot, PlacedBell};
 use memory::GuestMemory;
 use virtio::VirtioDevice;
 use virtio::mmio::{self, VirtioMmio};
@@ -126,6 +126,16 @@ impl MmioDevices {
             lock(device).write(offset, data);
         }
         found.is_some()
+    }
+
+    /// Their doorbells, at their places.
+    pub(crate) fn bells(&self) -> Vec<PlacedBell> {
+        let of_device = |(base, device): &(u64, Mutex<VirtioMmio>)| {
+            let at = base + mmio::QUEUE_NOTIFY;
+            let bells = lock(device).bells().into_iter();
+            bells.map(move |(queue, bell)| PlacedBell { at, value: Some(queue), bell }).collect::<Vec<_>>()
+        };
+        self.0.iter().flat_map(of_device).collect()
     }
 
     pub(crate) fn reset(&self) {

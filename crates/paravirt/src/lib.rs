@@ -12,7 +12,7 @@ mod eoi;
 mod kvm;
 
 pub use eoi::EoiFlag;
-pub use kvm::{Kvm, KvmConfig, KvmState};
+pub use kvm::{Kvm, KvmConfig, KvmState, MSR_PV_EOI_EN};
 
 use chipset::lapic::ApicMessage;
 use engine::{Hypercall, MsrFault};

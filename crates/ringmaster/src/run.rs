@@ -14,7 +14,6 @@ use crate::cli::seconds::Seconds;
 use crate::engines;
 use crate::exit::{ExitStatus, Failure};
 use crate::image::{self, MAX_FIRMWARE};
-use crate::output;
 use crate::vm::{self, Devices, Guest, VmRequest};
 
 /// Options of `run`.
@@ -89,11 +88,11 @@ fn read_guest(args: &RunArgs) -> Result<Guest, Failure> {
 pub fn launch(guest: Guest, execution: &ExecutionArgs, devices: Devices) -> Result<ExitStatus, Failure> {
     require_memory(execution)?;
     let chosen = engines::choose(execution.engine, &engines::survey_for(execution.engine))?;
-    output::note(format_args!("engine {}, {}", chosen.name, chosen.why));
     vm::launch(VmRequest {
         guest,
         devices,
-        engine: chosen.name,
+        engine: chosen,
+        irqchip: execution.irqchip,
         cpus: execution.cpus,
         memory: execution.memory,
         console: execution.console.clone(),

@@ -64,7 +64,8 @@ impl Engine for Translator {
         Capabilities {
             modes: &Mode::ALL,
             max_vcpus: memory::MAX_SEATS as u32,
-            own_interrupt_chip: false,
+            own_interrupt_chip: Err("its local APICs are the machine's"),
+            own_hypercalls: false,
             processor: ProcessorLimits::default(),
             guest_debug: true,
             lacks: &[],

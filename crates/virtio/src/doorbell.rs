@@ -27,6 +27,11 @@ impl Doorbell {
         let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
     }
 
+    /// The eventfd that is the bell.
+    pub(crate) fn event(&self) -> Arc<OwnedFd> {
+        Arc::clone(&self.0)
+    }
+
     /// Whether it has been rung since the last time; silences it.
     pub fn take(&self) -> bool {
         rustix::io::read(&self.0, &mut [0_u8; 8]).is_ok()

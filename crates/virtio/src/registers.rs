@@ -2,6 +2,8 @@
 //! the set-up of queues, start and reset (2.1, 2.2, 3.1).
 
 use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use memory::GuestMemory;
 
@@ -243,6 +245,11 @@ impl Registers {
         if let Some(doorbell) = self.doorbells.get(usize::from(queue)).filter(|_| self.active) {
             doorbell.ring();
         }
+    }
+
+    /// What the notification of each queue rings.
+    pub(crate) fn bells(&self) -> impl Iterator<Item = (u16, Arc<OwnedFd>)> {
+        (0..).zip(&self.doorbells).map(|(queue, bell)| (queue, bell.event()))
     }
 
     pub(crate) fn generation(&self) -> u8 {

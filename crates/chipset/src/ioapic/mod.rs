@@ -131,6 +131,12 @@ impl IoApic {
             .collect()
     }
 
+    /// The messages of the level-triggered inputs, whether masked or not: each
+    /// is over with the EOI of its vector.
+    pub fn level_messages(&self) -> [Option<ApicMessage>; IOAPIC_INPUTS] {
+        std::array::from_fn(|index| self.entry(index).message().filter(|_| self.entry(index).is_level()))
+    }
+
     /// Whether `input` waits for the EOI of its level-triggered interrupt.
     pub fn awaits_eoi(&self, input: u32) -> bool {
         usize::try_from(input)

@@ -42,6 +42,19 @@ impl DeliveryMode {
         }
     }
 
+    /// The 3-bit field.
+    pub const fn bits(self) -> u8 {
+        match self {
+            Self::Fixed => 0,
+            Self::LowestPriority => 1,
+            Self::Smi => 2,
+            Self::Nmi => 4,
+            Self::Init => 5,
+            Self::StartUp => 6,
+            Self::ExtInt => 7,
+        }
+    }
+
     /// Whether the message's vector goes through IRR and ISR.
     pub const fn has_vector(self) -> bool {
         matches!(self, Self::Fixed | Self::LowestPriority)
@@ -109,6 +122,17 @@ impl ApicMessage {
     }
 }
 
+impl ApicMessage {
+    /// The message as a write: address and data. The upper 24 bits of a
+    /// destination are in bits 63:40 of the address.
+    pub fn to_msi(self) -> (u64, u32) {
+        let wide = u64::from(self.destination & !0xff) << 32;
+        let address = 0xfee0_0000 | u64::from(self.destination & 0xff) << 12 | u64::from(self.logical) << 2;
+        let level = if self.trigger == TriggerMode::Level { 1 << 15 } else { 0 };
+        (wide | address, level | 1 << 14 | u32::from(self.delivery.bits()) << 8 | u32::from(self.vector))
+    }
+}
+
 /// Makes a 32-bit destination of an 8-bit one and seven extension bits; plain
 /// 0xFF is everybody.
 pub(crate) fn widen_destination(low: u8, extension: u8) -> u32 {
@@ -150,6 +174,19 @@ mod tests {
         assert_eq!(destination(0xfeef_f000), BROADCAST);
         assert_eq!(destination(0xfeef_f020), 0x1ff);
         assert_eq!(destination(0xfee0_0fe0), 0x7f00);
+    }
+
+    #[test]
+    fn messages_become_the_writes_that_they_come_from() {
+        for (address, data) in [(0xfee0_3000, 0x4041), (0xfee0_1004, 0xc141), (0xfee0_0000, 0x4400)] {
+            assert_eq!(ApicMessage::from_msi(address, data).unwrap().to_msi(), (address, data));
+        }
+        let message = ApicMessage::from_msi(0xfeef_f000, 0x4041).unwrap();
+        assert_eq!(message.to_msi(), (0xffff_ff00_feef_f000, 0x4041));
+        assert_eq!(ApicMessage { destination: 0x1_0203, ..message }.to_msi().0, 0x0001_0200_fee0_3000);
+        for bits in 0..8 {
+            assert!(DeliveryMode::from_bits(bits).is_none_or(|mode| mode.bits() == bits));
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod lvt;
 mod message;
 mod mmio;
 mod msr;
+mod page;
 mod registers;
 mod state;
 mod timer;
@@ -24,6 +25,7 @@ pub(crate) mod tests_support;
 pub use ipi::{Ipi, Shorthand};
 pub use message::{ApicMessage, BROADCAST, DeliveryMode, TriggerMode};
 pub use msr::{GeneralProtection, owns_msr};
+pub use page::RegisterPage;
 pub use registers::{
     DEFAULT_BASE, LAPIC_TIMER_HZ, MSR_APIC_BASE, MSR_TSC_DEADLINE, MSR_X2APIC_FIRST, MSR_X2APIC_LAST,
 };

@@ -125,6 +125,19 @@ impl LvtEntry {
     pub(super) const ALL: [Self; Self::COUNT] =
         [Self::Cmci, Self::Timer, Self::Thermal, Self::Performance, Self::Lint0, Self::Lint1, Self::Error];
 
+    /// Its place in the register page, divided by 16.
+    pub(super) const fn index(self) -> usize {
+        match self {
+            Self::Cmci => 0x2f,
+            Self::Timer => 0x32,
+            Self::Thermal => 0x33,
+            Self::Performance => 0x34,
+            Self::Lint0 => 0x35,
+            Self::Lint1 => 0x36,
+            Self::Error => 0x37,
+        }
+    }
+
     /// Bits that software can write (SDM 3A figure 11-8).
     pub(super) const fn writable(self) -> u32 {
         match self {

@@ -15,6 +15,7 @@ impl PciBus {
         let ranges =
             functions.flat_map(|(slot, function)| function.memory().into_iter().map(|range| (*slot, range)));
         self.ranges = ranges.collect();
+        self.find_bells();
     }
 
     /// Who decodes all `len` bytes at `at`: the function, its BAR, the offset.

@@ -6,6 +6,7 @@
 //! Only dword accesses reach CONFIG_ADDRESS, so that the byte-wide reset
 //! register at 0xCF9 can live inside it.
 
+mod bells;
 mod config;
 mod host_bridge;
 mod memory;
@@ -21,6 +22,7 @@ use std::ops::RangeInclusive;
 use serde::{Deserialize, Serialize};
 
 use crate::{Device, VmTime};
+pub use bells::{BellSink, PlacedBell, RegisterBell};
 pub use config::{ConfigSpace, ConfigState, Identity, MemoryRange};
 pub use host_bridge::{HostBridge, HostBridgeState};
 pub use memory::{ECAM_BASE, ECAM_SIZE};
@@ -53,6 +55,11 @@ pub trait PciFunction: Send {
 
     /// The memory that the function decodes at present.
     fn memory(&self) -> Vec<MemoryRange> {
+        Vec::new()
+    }
+
+    /// The registers whose writes only ring a bell.
+    fn bells(&self) -> Vec<RegisterBell> {
         Vec::new()
     }
 
@@ -117,6 +124,9 @@ pub struct PciBus {
     functions: BTreeMap<PciSlot, Box<dyn PciFunction>>,
     /// Who decodes which memory.
     ranges: Vec<(PciSlot, MemoryRange)>,
+    bells: Vec<PlacedBell>,
+    /// Who wants to know where the bells are.
+    listener: Option<BellSink>,
 }
 
 impl PciBus {
@@ -125,7 +135,14 @@ impl PciBus {
 
     /// A bus with nothing but the host bridge.
     pub fn new() -> Self {
-        Self { address: 0, host_bridge: HostBridge::new(), functions: BTreeMap::new(), ranges: Vec::new() }
+        Self {
+            address: 0,
+            host_bridge: HostBridge::new(),
+            functions: BTreeMap::new(),
+            ranges: Vec::new(),
+            bells: Vec::new(),
+            listener: None,
+        }
     }
 
     /// Puts `function` on the bus.

@@ -58,6 +58,8 @@ mod tests {
             sregs2: true,
             vendor: x86::cpuid::Vendor::Intel,
             msrs: Vec::new(),
+            local_apic: false,
+            eoi_flag: false,
         };
         let mut state = FpuState::RESET;
         assert_eq!(get(&put(&state, &format), &format), state);

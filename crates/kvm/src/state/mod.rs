@@ -2,9 +2,10 @@
 //!
 //! What the hardware holds is read and written here. What only the machine's
 //! model knows (MTRRs, IA32_MISC_ENABLE and so on) and what KVM knows nothing
-//! of without its own interrupt chip (halted, waiting for a start-up IPI) stays
+//! of without local APICs of its own (halted, waiting for a start-up IPI) stays
 //! in the vCPU's [`Kept`].
 
+pub(crate) mod apic;
 mod events;
 mod fpu;
 mod segments;
@@ -44,6 +45,11 @@ pub(crate) struct Format {
     pub(crate) vendor: Vendor,
     /// The MSRs that the hardware holds.
     pub(crate) msrs: Vec<u32>,
+    /// The local APIC is in the kernel, and with it whether the processor
+    /// waits.
+    pub(crate) local_apic: bool,
+    /// CPUID offers to end interrupts without a trap, by KVM's interface.
+    pub(crate) eoi_flag: bool,
 }
 
 /// A request that failed, by its name in the API.
@@ -69,6 +75,9 @@ pub(crate) fn load(vcpu: &VcpuFd, format: &Format, kept: &Kept) -> Result<CpuSta
     let mut state = CpuState::reset();
     state.msrs = kept.msrs.clone();
     state.activity = kept.activity;
+    if format.local_apic && kept.activity != Activity::Shutdown {
+        state.activity = apic::activity(vcpu)?;
+    }
     get_regs(&vcpu.get_regs().named("KVM_GET_REGS")?, &mut state);
     get_sregs(&read_sregs(vcpu, format)?, &mut state);
     msrs::load(vcpu, &format.msrs, &mut state.msrs).named("KVM_GET_MSRS")?;
@@ -108,7 +117,13 @@ pub(crate) fn store(
     vcpu.set_debug_regs(&debug).named("KVM_SET_DEBUGREGS")?;
     // The registers before the events: setting them drops a pending exception.
     vcpu.set_regs(&put_regs(state)).named("KVM_SET_REGS")?;
-    vcpu.set_vcpu_events(&events::put(state)).named("KVM_SET_VCPU_EVENTS")
+    vcpu.set_vcpu_events(&events::put(state)).named("KVM_SET_VCPU_EVENTS")?;
+    if format.local_apic { apic::set_activity(vcpu, state.activity) } else { Ok(()) }
+}
+
+/// The base of the local APIC as the kernel has it.
+pub(crate) fn apic_base(vcpu: &VcpuFd, format: &Format) -> Result<u64, StateError> {
+    Ok(read_sregs(vcpu, format)?.apic_base)
 }
 
 /// Changes the base of the local APIC, which CPUID depends on.

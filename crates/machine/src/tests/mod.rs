@@ -1,6 +1,7 @@
 //! Tests of the machine as a whole: the wiring on a fake clock, without any
 //! engine, and the life with an engine that plays a script.
 
+mod assisted;
 mod life;
 mod paravirtual;
 mod script;
@@ -64,6 +65,7 @@ impl Bench {
             memory: memory.clone(),
             epoch: Duration::ZERO,
             paravirt: Paravirt::Kvm,
+            calls_reach_processors: true,
             speculation: Speculation::Immune,
             ticks: ticks.clone(),
         })?;

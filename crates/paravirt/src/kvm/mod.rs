@@ -40,12 +40,16 @@ const OFFERED: [(u32, &str); 7] = [
     (24, "CLOCKSOURCE_STABLE_BIT"),
 ];
 
+/// Those of them that are hypercalls.
+const CALLS: [u32; 2] = [11, 13];
+
 /// The registers.
 const MSR_WALL_CLOCK: u32 = 0x11;
 const MSR_SYSTEM_TIME: u32 = 0x12;
 const MSR_WALL_CLOCK_NEW: u32 = 0x4b56_4d00;
 const MSR_SYSTEM_TIME_NEW: u32 = 0x4b56_4d01;
-const MSR_PV_EOI_EN: u32 = 0x4b56_4d04;
+/// MSR_KVM_PV_EOI_EN.
+pub const MSR_PV_EOI_EN: u32 = 0x4b56_4d04;
 
 /// System time, PV EOI: the structure is in use.
 const ENABLED: u64 = 1 << 0;
@@ -59,6 +63,9 @@ pub struct KvmConfig {
     pub tsc_hz: u64,
     /// Number of vCPUs.
     pub vcpus: u32,
+    /// Whether its hypercalls reach the processors: those that interrupt or
+    /// favour another one are offered then.
+    pub calls_reach_processors: bool,
     /// What the time of day, since 1970, was when the machine's time began.
     pub epoch: Duration,
 }
@@ -157,7 +164,9 @@ fn reset_state(vcpus: u32) -> KvmState {
 impl Interface for Kvm {
     fn cpuid(&self) -> Vec<(u32, CpuidResult)> {
         let [ebx, ecx, edx] = KVM;
-        let features = OFFERED.iter().fold(0, |bits, (bit, _)| bits | 1 << bit);
+        let reach = self.config.calls_reach_processors;
+        let offered = OFFERED.iter().filter(|(bit, _)| reach || !CALLS.contains(bit));
+        let features = offered.fold(0, |bits, (bit, _)| bits | 1 << bit);
         vec![
             (SIGNATURE, CpuidResult::new(HIGHEST, ebx, ecx, edx)),
             (FEATURES, CpuidResult::new(features, 0, 0, 0)),

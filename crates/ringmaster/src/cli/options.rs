@@ -66,6 +66,15 @@ impl From<VirtioTransport> for machine::Transport {
     }
 }
 
+/// Where the local APICs are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum IrqChip {
+    /// In the kernel
+    Kernel,
+    /// In this program
+    User,
+}
+
 /// What the guest is told of flaws of speculation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Mitigations {
@@ -94,6 +103,9 @@ pub struct ExecutionArgs {
     /// Who executes the guest's instructions
     #[arg(long, value_enum, value_name = "ENGINE", default_value = "auto")]
     pub engine: EngineChoice,
+    /// Under kvm, where the local APICs are; in the kernel if it can have them
+    #[arg(long, value_enum, value_name = "WHERE")]
+    pub irqchip: Option<IrqChip>,
     /// Number of processors
     #[arg(long, value_name = "N", default_value_t = 1,
           value_parser = clap::value_parser!(u16).range(1..=i64::from(machine::MAX_CPUS)))]

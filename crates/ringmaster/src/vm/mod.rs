@@ -1,5 +1,6 @@
 //! Starting a machine: the one place where the command line meets it.
 
+mod chip;
 mod console;
 mod devices;
 mod disks;
@@ -24,7 +25,8 @@ use crate::cli::devices::DeviceArgs;
 use crate::cli::disk::Disk;
 use crate::cli::memory::MemorySize;
 use crate::cli::net::NetArgs;
-use crate::cli::options::{OnReset, StatsFormat};
+use crate::cli::options::{IrqChip, OnReset, StatsFormat};
+use crate::engines::Chosen;
 use crate::exit::{ExitStatus, Failure};
 use crate::image::Image;
 use crate::output;
@@ -71,8 +73,10 @@ pub struct VmRequest {
     pub guest: Guest,
     /// The devices that it has besides those of every PC.
     pub devices: Devices,
-    /// Who executes it.
-    pub engine: EngineKind,
+    /// Who executes it, and why.
+    pub engine: Chosen,
+    /// Where its local APICs are, if that was said.
+    pub irqchip: Option<IrqChip>,
     /// Number of processors.
     pub cpus: u16,
     /// Size of its memory.
@@ -100,6 +104,8 @@ pub struct VmRequest {
 /// Runs a machine to its end.
 pub fn launch(request: VmRequest) -> Result<ExitStatus, Failure> {
     let engine = engine_of(&request)?;
+    let (interrupt_chip, where_it_is) = chip::choose(request.irqchip, engine.as_ref())?;
+    output::note(format_args!("engine {}, {}{where_it_is}", request.engine.name, request.engine.why));
     let ending = Arc::new(Ending::default());
     let (disks, mut slots) = disks::Disks::open(&request.devices.disks, request.cpus, request.transport)?;
     slots.extend(net::open(&request.devices.net, request.transport)?);
@@ -111,6 +117,7 @@ pub fn launch(request: VmRequest) -> Result<ExitStatus, Failure> {
     let (consoles, serial_input) = console::open(&request.console, &ending)?;
     let config = MachineConfig {
         virtio: slots,
+        interrupt_chip,
         cpus: u32::from(request.cpus),
         on_reset: match request.on_reset {
             OnReset::Reboot => machine::OnReset::Reboot,
@@ -143,7 +150,7 @@ pub fn launch(request: VmRequest) -> Result<ExitStatus, Failure> {
 }
 
 fn engine_of(request: &VmRequest) -> Result<Box<dyn Engine>, Failure> {
-    let kind = request.engine;
+    let kind = request.engine.name;
     match kind {
         EngineKind::Interpret => Ok(Box::new(interpret::Interpreter)),
         EngineKind::Translate => {

@@ -11,7 +11,7 @@ pub(super) fn facts(request: &VmRequest) -> String {
         1 => "1 processor".to_owned(),
         more => format!("{more} processors"),
     };
-    format!("engine {}, {processors}, {} of memory", request.engine, request.memory)
+    format!("engine {}, {processors}, {} of memory", request.engine.name, request.memory)
 }
 
 /// The monitor of one machine.

@@ -4,6 +4,7 @@
 mod tests;
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 
 use chipset::Line;
@@ -17,6 +18,8 @@ pub const SIZE: u64 = 0x1000;
 const MAGIC: u32 = u32::from_le_bytes(*b"virt");
 const VERSION: u32 = 2;
 const VENDOR: u32 = u32::from_le_bytes(*b"RING");
+/// Where queues are notified.
+pub const QUEUE_NOTIFY: u64 = 0x50;
 const CONFIG: u64 = 0x100;
 
 const USED_BUFFER: u32 = 1;
@@ -90,6 +93,12 @@ impl VirtioMmio {
         }
     }
 
+    /// What the notification of each queue rings: the value that is written to
+    /// [`QUEUE_NOTIFY`], and the bell.
+    pub fn bells(&self) -> Vec<(u32, Arc<OwnedFd>)> {
+        self.registers.bells().map(|(queue, bell)| (queue.into(), bell)).collect()
+    }
+
     fn register(&self, offset: u64) -> u32 {
         let registers = &self.registers;
         match offset {
@@ -130,7 +139,7 @@ impl VirtioMmio {
             0x38 => registers.set_queue_size(word),
             0x44 if value == 1 => registers.enable_queue(),
             0x44 => registers.disable_queue(),
-            0x50 => registers.notify(word),
+            QUEUE_NOTIFY => registers.notify(word),
             0x64 => {
                 let mut status = lock(&self.shared.0);
                 let bits = status.bits & !value;

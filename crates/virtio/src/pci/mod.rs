@@ -13,7 +13,7 @@ use std::io;
 use std::sync::Arc;
 
 use chipset::Line;
-use chipset::pci::{ConfigSpace, Identity, MSIX_REGION, MemoryRange, MsiSink, PciFunction};
+use chipset::pci::{ConfigSpace, Identity, MSIX_REGION, MemoryRange, MsiSink, PciFunction, RegisterBell};
 use memory::GuestMemory;
 
 use crate::registers::Registers;
@@ -208,6 +208,12 @@ impl PciFunction for VirtioPci {
 
     fn memory(&self) -> Vec<MemoryRange> {
         self.config.memory()
+    }
+
+    fn bells(&self) -> Vec<RegisterBell> {
+        let place = |queue: u16| NOTIFY + u64::from(queue) * u64::from(NOTIFY_STEP);
+        let bells = self.registers.bells();
+        bells.map(|(queue, bell)| RegisterBell { bar: REGISTER_BAR, offset: place(queue), bell }).collect()
     }
 
     fn memory_read(&mut self, bar: u8, offset: u64, data: &mut [u8]) {
