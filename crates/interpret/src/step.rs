@@ -101,11 +101,12 @@ pub(crate) fn deliver_debug_trap(cpu: &mut Cpu) -> Result<(), Stop> {
     system::deliver_exception_as_trap(cpu, Exception::plain(Vector::DB))
 }
 
-/// Whether an enabled instruction breakpoint is at CS:RIP; DR6 is set. The
-/// shadow of MOV SS suppresses it as RF does (SDM 3B 18.3.1.1).
+/// Whether an enabled instruction breakpoint is at CS:RIP; DR6 is set. RF
+/// suppresses it (SDM 3B 18.3.1.1), and the shadow of MOV SS by some vendors.
 fn instruction_breakpoint(cpu: &mut Cpu) -> bool {
-    let suppressed =
-        cpu.state.rflags.contains(Rflags::RF) || cpu.state.interrupt_shadow == InterruptShadow::MovSs;
+    let shadowed = cpu.state.interrupt_shadow == InterruptShadow::MovSs
+        && !cpu.cpuid.vendor().breaks_in_shadow_of_mov_ss();
+    let suppressed = cpu.state.rflags.contains(Rflags::RF) || shadowed;
     if !cpu.watching || suppressed {
         return false;
     }
@@ -161,6 +162,31 @@ impl Cpu {
     pub(crate) fn trace_exception(&self, exception: Exception) {
         if self.tracing.exceptions {
             self.report(&TraceEvent::Exception { rip: self.state.rip, exception });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use x86::Dr7;
+    use x86::cpuid::Vendor;
+
+    use super::*;
+    use crate::testing::Bench;
+
+    #[test]
+    fn the_shadow_of_mov_ss_hides_instruction_breakpoints_from_intel_alone() {
+        for (vendor, breaks) in [(Vendor::Intel, false), (Vendor::Amd, true)] {
+            let mut bench = Bench::protected().of_vendor(vendor);
+            bench.cpu.state.dr[0] = bench.cpu.state.rip;
+            bench.cpu.state.dr7 = Dr7::from_bits_retain(0x402);
+            bench.refresh();
+            bench.cpu.state.interrupt_shadow = InterruptShadow::MovSs;
+            assert_eq!(instruction_breakpoint(&mut bench.cpu), breaks, "{vendor:?}");
+            bench.cpu.state.interrupt_shadow = InterruptShadow::Sti;
+            assert!(instruction_breakpoint(&mut bench.cpu), "{vendor:?}");
+            bench.cpu.state.rflags.insert(Rflags::RF);
+            assert!(!instruction_breakpoint(&mut bench.cpu), "{vendor:?}");
         }
     }
 }

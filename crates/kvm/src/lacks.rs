@@ -260,7 +260,6 @@ const DIFFERENT: &[&str] = &[
     "control::tsc_adjust",
     "control::tsc_aux",
     "debug::icebp",
-    "debug::instruction_breakpoint_after_mov_ss",
     "debug::single_step_of_repeat",
     "debug::watch_and_alignment",
     "debug::watch_length",

@@ -103,15 +103,6 @@ guests! { "debug";
      7: inc ecx
     ")), MAIN + 1, 0), 1).reg(Rcx, 0).pushed_flags(Rflags::RF, Rflags::empty());
 
-    /// The shadow of MOV SS suppresses an instruction breakpoint as RF does (SDM
-    /// 3B 18.3.1.1).
-    instruction_breakpoint_after_mov_ss: watch(protected32(code32!("
-        mov eax, 0x10
-        mov ss, eax
-        inc ecx
-        out 0xf4, al
-    ")), MAIN + 7, 0).reg(Rcx, 1);
-
     /// A handler that sets RF in the frame passes the breakpoint once (SDM 3B
     /// 18.3.1.1).
     resume_flag: watch(protected32(code32!("

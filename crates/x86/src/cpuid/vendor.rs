@@ -40,6 +40,12 @@ impl Vendor {
         self.is_amd()
     }
 
+    /// Whether an instruction breakpoint holds behind MOV SS and POP SS, or
+    /// else their shadow hides it (SDM 3B 18.3.1.1).
+    pub const fn breaks_in_shadow_of_mov_ss(self) -> bool {
+        self.is_amd()
+    }
+
     /// Whether opcode 0F 0D with a register is #UD (APM 3 PREFETCH) instead of
     /// a NOP that is reserved (SDM 2D table A-3).
     pub const fn refuses_prefetch_of_register(self) -> bool {
