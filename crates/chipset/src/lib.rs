@@ -29,6 +29,7 @@ pub mod post;
 pub mod pvpanic;
 pub mod rtc;
 mod sink;
+pub mod testdev;
 #[cfg(test)]
 mod testing;
 mod time;

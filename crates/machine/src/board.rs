@@ -10,7 +10,8 @@ use chipset::ioapic::IOAPIC_BASE;
 use chipset::lapic::{LAPIC_TIMER_HZ, LocalApicConfig};
 use chipset::pci::PciBus;
 use chipset::pm::Pm;
-use chipset::{Device, EventSink, Line};
+use chipset::testdev::TestDevice;
+use chipset::{Device, EventSink, Line, VmTime};
 use engine::{ProcessorLimits, Signal, VcpuSignals};
 use memory::{GuestMemory, RamLayout};
 use paravirt::{Interface, Kvm, KvmConfig};
@@ -22,7 +23,7 @@ use crate::bells::Bells;
 use crate::clock::VmClock;
 use crate::config::{Consoles, Paravirt};
 use crate::control::Control;
-use crate::devices::{mount_consoles, mount_legacy, mount_pci, mount_system};
+use crate::devices::{mount_consoles, mount_legacy, mount_pci, mount_system, mount_test_device};
 use crate::firmware::mount_configuration;
 use crate::host::HostProcessor;
 use crate::interrupts::{ApicTimer, Interrupts};
@@ -119,6 +120,8 @@ pub(crate) struct BoardConfig<'a> {
     pub(crate) calls_reach_processors: bool,
     pub(crate) speculation: Speculation,
     pub(crate) ticks: Arc<dyn TickSource>,
+    /// Whether there is a device for test kernels.
+    pub(crate) test_device: bool,
 }
 
 /// The finished board.
@@ -136,6 +139,7 @@ pub(crate) struct Board {
     pci: Arc<Mounted<PciBus>>,
     mmio: MmioDevices,
     pub(crate) bells: Arc<Bells>,
+    test_device: Option<Arc<Mounted<TestDevice>>>,
     parts: Vec<Arc<dyn Part>>,
 }
 
@@ -154,6 +158,7 @@ impl Board {
         let listener = Arc::clone(&bells);
         pci.with(|bus, _| bus.listen(Box::new(move |placed| listener.place(placed))));
         let power = mount_system(&mut wiring);
+        let test_device = config.test_device.then(|| mount_test_device(&mut wiring));
         if let Some(tables) = config.firmware_tables {
             mount_configuration(&mut wiring, config.ram, config.cpus, tables)?;
         }
@@ -173,6 +178,7 @@ impl Board {
             pci,
             mmio,
             bells,
+            test_device,
             parts,
         })
     }
@@ -207,12 +213,26 @@ impl Board {
 
     /// Reads from the buses' memory; false if nothing there decodes it.
     pub(crate) fn bus_read(&self, at: GuestPhysAddr, data: &mut [u8]) -> bool {
-        is_bus(at.0) && (self.pci.with(|bus, _| bus.memory_read(at.0, data)) || self.mmio.read(at.0, data))
+        match is_bus(at.0) {
+            true => self.pci.with(|bus, _| bus.memory_read(at.0, data)) || self.mmio.read(at.0, data),
+            false => self.at_test_device(at, |device, now, offset| device.mmio_read(now, offset, data)),
+        }
     }
 
     /// Writes to the buses' memory; false if nothing there decodes it.
     pub(crate) fn bus_write(&self, at: GuestPhysAddr, data: &[u8]) -> bool {
-        is_bus(at.0) && (self.pci.with(|bus, _| bus.memory_write(at.0, data)) || self.mmio.write(at.0, data))
+        match is_bus(at.0) {
+            true => self.pci.with(|bus, _| bus.memory_write(at.0, data)) || self.mmio.write(at.0, data),
+            false => self.at_test_device(at, |device, now, offset| device.mmio_write(now, offset, data)),
+        }
+    }
+
+    /// Does something at an offset in the test device's memory; false if `at`
+    /// does not lie there.
+    fn at_test_device(&self, at: GuestPhysAddr, f: impl FnOnce(&mut TestDevice, VmTime, u64)) -> bool {
+        let device = self.test_device.as_ref().filter(|_| TestDevice::MEMORY.contains(&at.0));
+        let offset = at.0.wrapping_sub(*TestDevice::MEMORY.start());
+        device.map(|device| device.with(|device, now| f(device, now, offset))).is_some()
     }
 
     /// The signals of vCPU `vcpu`.

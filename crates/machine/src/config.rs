@@ -146,6 +146,9 @@ pub struct MachineConfig<'a> {
     /// The counter that drives the machine's time; the host's best one if it
     /// is not given.
     pub ticks: Option<Arc<dyn TickSource>>,
+    /// Whether it has a device for test kernels
+    /// ([`chipset::testdev::TestDevice`]).
+    pub test_device: bool,
 }
 
 impl<'a> MachineConfig<'a> {
@@ -166,6 +169,7 @@ impl<'a> MachineConfig<'a> {
             mitigations: Mitigations::default(),
             wall_clock: None,
             ticks: None,
+            test_device: false,
         }
     }
 }

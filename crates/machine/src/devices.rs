@@ -9,6 +9,7 @@ use chipset::pm::{Pm, RESET_PORT, SCI_IRQ};
 use chipset::post::Post;
 use chipset::pvpanic::PvPanic;
 use chipset::rtc::{CmosMemory, Rtc};
+use chipset::testdev::TestDevice;
 use chipset::uart::{COM1, Uart};
 use memory::RamLayout;
 use std::sync::Arc;
@@ -63,4 +64,10 @@ pub(crate) fn mount_system(wiring: &mut Wiring) -> Arc<Mounted<Pm>> {
     let power = wiring.mount(power, Pm::PORTS);
     wiring.ports.claim_byte(RESET_PORT, power.clone());
     power
+}
+
+/// The device that test kernels drive.
+pub(crate) fn mount_test_device(wiring: &mut Wiring) -> Arc<Mounted<TestDevice>> {
+    let lines = std::array::from_fn(|irq| wiring.line(irq as u8));
+    wiring.mount(TestDevice::new(lines), TestDevice::PORTS)
 }

@@ -82,6 +82,7 @@ impl Machine {
             calls_reach_processors: own_chip || !capabilities.own_hypercalls,
             speculation: speculation(config.mitigations, &processor),
             ticks: config.ticks.unwrap_or_else(|| host::ticks(processor.host_tsc)),
+            test_device: config.test_device,
         })?);
         let trace = config.trace;
         let vcpus = moving::create_vcpus(config.engine, &memory, &board, trace.as_ref(), config.cpus)?;

@@ -103,6 +103,7 @@ pub fn launch(guest: Guest, execution: &ExecutionArgs, devices: Devices) -> Resu
         on_reset: execution.on_reset,
         stats: execution.stats,
         code_cache: execution.code_cache.bytes(),
+        test_device: execution.test_device,
         trace: execution.trace.unwrap_or_default(),
     })
 }

@@ -68,6 +68,7 @@ impl Bench {
             calls_reach_processors: true,
             speculation: Speculation::Immune,
             ticks: ticks.clone(),
+            test_device: false,
         })?;
         board.start();
         Ok(Self { board, memory, ticks })

@@ -138,6 +138,9 @@ pub struct ExecutionArgs {
     /// Memory for translated code, from 1M to 1G, with K, M or G
     #[arg(long, value_name = "SIZE", default_value_t = CodeCacheSize::DEFAULT)]
     pub code_cache: CodeCacheSize,
+    /// Add the device that kvm-unit-tests drive (QEMU's pc-testdev)
+    #[arg(long)]
+    pub test_device: bool,
     /// Write events to standard error: exceptions, io, msr, blocks, separated by commas
     #[arg(long, value_name = "WHAT")]
     pub trace: Option<TraceWhat>,

@@ -97,6 +97,8 @@ pub struct VmRequest {
     pub stats: Option<StatsFormat>,
     /// Bytes of translated code to keep.
     pub code_cache: usize,
+    /// Whether there is a device for test kernels.
+    pub test_device: bool,
     /// Events to write to standard error.
     pub trace: TraceWhat,
 }
@@ -127,6 +129,7 @@ pub fn launch(request: VmRequest) -> Result<ExitStatus, Failure> {
         paravirt: request.paravirt,
         mitigations: request.mitigations,
         trace: tracing::sink(request.trace),
+        test_device: request.test_device,
         ..MachineConfig::new(engine.as_ref(), request.memory.bytes(), boot_source(request.guest))
     };
     let mut machine = Machine::build(config).map_err(failure)?;
