@@ -27,6 +27,9 @@ pub enum Signal {
 /// The bits of the word that are signals; the others hold a SIPI's vector.
 const SIGNALS: u32 = 0x00ff_ffff;
 
+/// A second NMI has come before the first was taken.
+const SECOND_NMI: u32 = 1 << 23;
+
 /// How a vCPU that executes guest code without looking at the word is made to
 /// look at it. An engine that needs this gives one to its vCPU's signals.
 pub trait Kick: Send + Sync {
@@ -62,7 +65,9 @@ impl VcpuSignals {
         self.word.load(Ordering::Acquire) & signal as u32 != 0
     }
 
-    /// Raises `signal` and wakes the vCPU if it sleeps.
+    /// Raises `signal` and wakes the vCPU if it sleeps. NMIs are counted up to
+    /// two: a processor that is slow to look would else lose the one that it
+    /// would have had in service.
     pub fn raise(&self, signal: Signal) {
         self.set(signal as u32);
     }
@@ -76,7 +81,12 @@ impl VcpuSignals {
     }
 
     fn set(&self, bits: u32) {
-        if self.word.fetch_or(bits, Ordering::AcqRel) & bits != bits {
+        let with = |word: u32| match word & bits {
+            pending if pending == Signal::Nmi as u32 => Some(word | SECOND_NMI),
+            _ => Some(word | bits),
+        };
+        let before = self.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, with);
+        if before.unwrap_or_default() & bits != bits {
             // Taking the lock orders this against a sleeper between its test
             // and its wait.
             drop(self.sleeper.lock().unwrap_or_else(PoisonError::into_inner));
@@ -93,8 +103,13 @@ impl VcpuSignals {
         *self.kick.write().unwrap_or_else(PoisonError::into_inner) = kick;
     }
 
-    /// Withdraws a level, or takes a signal; true if it was pending.
+    /// Withdraws a level, or takes a signal; true if it was pending. Of two NMIs
+    /// one remains.
     pub fn take(&self, signal: Signal) -> bool {
+        let second = self.word.load(Ordering::Acquire) & SECOND_NMI != 0;
+        if signal == Signal::Nmi && second {
+            return self.word.fetch_and(!SECOND_NMI, Ordering::AcqRel) & SECOND_NMI != 0;
+        }
         self.word.fetch_and(!(signal as u32), Ordering::AcqRel) & signal as u32 != 0
     }
 
@@ -155,6 +170,16 @@ mod tests {
         assert_eq!(signals.take_sipi(), Some(0x9f));
         assert_eq!(signals.take_sipi(), None);
         assert_eq!(signals.pending(), 0, "the vector is no signal");
+    }
+
+    #[test]
+    fn nmis_are_counted_up_to_two() {
+        let signals = VcpuSignals::default();
+        for _ in 0..3 {
+            signals.raise(Signal::Nmi);
+        }
+        assert_eq!([(); 3].map(|()| signals.take(Signal::Nmi)), [true, true, false]);
+        assert_eq!(signals.pending(), 0);
     }
 
     #[test]

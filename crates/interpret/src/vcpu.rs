@@ -165,9 +165,7 @@ pub(crate) fn attend(cpu: &mut Cpu) -> Result<(), Stop> {
         if cpu.state.activity == Activity::Shutdown {
             return Err(Stop::TripleFault);
         }
-        if cpu.signals.take(Signal::Nmi) {
-            cpu.state.nmi_pending = true;
-        }
+        system::accept_nmis(cpu);
         if cpu.state.activity != Activity::WaitForSipi {
             deliver_pending(cpu)?;
             step::deliver_debug_trap(cpu)?;

@@ -269,10 +269,10 @@ impl KvmVcpu {
             if self.kept.activity == Activity::Shutdown {
                 return Err(Stop::TripleFault);
             }
-            if self.signals.take(Signal::Nmi)
-                && let Err(error) = self.fd.nmi()
-            {
-                return Err(Stop::Failed(format!("the kernel refuses an NMI ({error})")));
+            while self.signals.take(Signal::Nmi) {
+                if let Err(error) = self.fd.nmi() {
+                    return Err(Stop::Failed(format!("the kernel refuses an NMI ({error})")));
+                }
             }
             self.wake_up();
             self.inject(platform)?;

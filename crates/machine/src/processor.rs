@@ -291,7 +291,7 @@ impl Processor {
             (local.intr, local.extint) = (false, false);
         });
         for signal in [Signal::Nmi, Signal::Init, Signal::Sipi] {
-            self.signals.take(signal);
+            while self.signals.take(signal) {}
         }
     }
 }

@@ -14,8 +14,9 @@ use iced_x86::Instruction;
 use crate::decode::{Choice, undefined};
 
 pub(crate) use transfer::{
-    deliver_breakpoint, deliver_exception, deliver_exception_as_trap, deliver_external, deliver_nmi,
-    interrupts_allowed, load_syscall_segments, load_sysret_segments, nmi_allowed, take_init_and_sipi,
+    accept_nmis, deliver_breakpoint, deliver_exception, deliver_exception_as_trap, deliver_external,
+    deliver_nmi, interrupts_allowed, load_syscall_segments, load_sysret_segments, nmi_allowed,
+    take_init_and_sipi,
 };
 
 pub(crate) fn choose(instruction: &Instruction) -> Option<Choice> {

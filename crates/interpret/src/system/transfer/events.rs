@@ -2,13 +2,23 @@
 //! 6.8).
 
 use engine::Signal;
-use x86::{InterruptShadow, Rflags};
+use x86::{Activity, InterruptShadow, Rflags};
 
 use crate::cpu::Cpu;
 
-/// Whether an NMI can be delivered now.
+/// Accepts the NMIs that have come. While one is in service all others are
+/// one (SDM 3A 6.7.1); before that, a second one waits for its turn.
+pub(crate) fn accept_nmis(cpu: &mut Cpu) {
+    let waits = cpu.state.activity == Activity::WaitForSipi;
+    while (cpu.state.nmi_blocked || !cpu.state.nmi_pending || waits) && cpu.signals.take(Signal::Nmi) {
+        cpu.state.nmi_pending = true;
+    }
+}
+
+/// Whether an NMI can be delivered now. The shadow of STI holds it back too,
+/// as SDM 2B STI permits: Linux's `sti; hlt` is not to be torn apart.
 pub(crate) fn nmi_allowed(cpu: &Cpu) -> bool {
-    !cpu.state.nmi_blocked && cpu.state.interrupt_shadow != InterruptShadow::MovSs
+    !cpu.state.nmi_blocked && cpu.state.interrupt_shadow == InterruptShadow::None
 }
 
 /// Whether a maskable interrupt can be delivered now.
