@@ -61,8 +61,13 @@ impl Kvm {
         alive.into_iter().find(|vm| vm.memory().is_same(memory) && fits(vm))
     }
 
-    fn new_machine(&self, memory: &GuestMemory, local_apics: bool) -> Result<Arc<Vm>, EngineError> {
-        let vm = Arc::new(Vm::new(Arc::clone(&self.host), memory.clone(), local_apics)?);
+    fn new_machine(
+        &self,
+        memory: &GuestMemory,
+        local_apics: bool,
+        keeps_time: bool,
+    ) -> Result<Arc<Vm>, EngineError> {
+        let vm = Arc::new(Vm::new(Arc::clone(&self.host), memory.clone(), local_apics, keeps_time)?);
         self.machines.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&vm));
         Ok(vm)
     }
@@ -72,7 +77,7 @@ impl Kvm {
         if let Some(vm) = self.machine(memory, |vm| !vm.has_vcpu(id)) {
             return Ok(vm);
         }
-        self.new_machine(memory, false)
+        self.new_machine(memory, false, false)
     }
 }
 
@@ -101,7 +106,7 @@ impl Engine for Kvm {
         if local_apics {
             self.host.local_apics().map_err(|why| unusable(why.to_owned()))?;
         }
-        Ok(Some(self.new_machine(memory, local_apics)?))
+        Ok(Some(self.new_machine(memory, local_apics, true)?))
     }
 
     fn create_vcpu(&self, config: VcpuConfig) -> Result<Box<dyn Vcpu>, EngineError> {

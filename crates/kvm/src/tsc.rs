@@ -15,6 +15,9 @@ use crate::ioctls;
 const TOLERANCE: u64 = 20_000;
 /// Rates within one in this many are the same: KVM then does not scale.
 const SAME_RATE: u64 = 1000;
+/// Rates that are further apart than one in this many are not a matter of how
+/// well they were measured.
+const OTHER_RATE: u64 = 50;
 const TRIES: usize = 4;
 
 /// The counter of one vCPU.
@@ -34,15 +37,24 @@ fn host_tsc() -> u64 {
 }
 
 impl GuestTsc {
-    /// Prepares the counter for a machine whose own runs at `hz`.
-    pub(crate) fn new(vcpu: &VcpuFd, hz: u64) -> Self {
-        let same = |khz: u32| (u64::from(khz) * 1000).abs_diff(hz) <= hz / SAME_RATE;
-        let own = vcpu.get_tsc_khz().is_ok_and(same);
-        // Other rates need hardware that scales; without it the guest sees the
-        // host's rate.
-        let scaled = !own && u32::try_from(hz / 1000).is_ok_and(|khz| vcpu.set_tsc_khz(khz).is_ok());
+    /// Prepares the counter for a machine whose own runs at `hz`, `strictly` or
+    /// as far as that is possible.
+    ///
+    /// # Errors
+    /// The sentence says that it cannot, because it runs at another rate.
+    pub(crate) fn new(vcpu: &VcpuFd, hz: u64, strictly: bool) -> Result<Self, String> {
+        let khz = vcpu.get_tsc_khz().ok();
+        let rate = match Rate::choose(khz, hz, |khz| vcpu.set_tsc_khz(khz).is_ok()) {
+            Err(_) if !strictly => Rate::Near,
+            rate => rate?,
+        };
         let by_offset = ioctls::tsc_offset(vcpu).is_ok();
-        Self { follows: own || scaled && !by_offset, offset: None, by_offset }
+        let follows = match rate {
+            Rate::Hosts => true,
+            Rate::Scaled => !by_offset,
+            Rate::Near => false,
+        };
+        Ok(Self { follows, offset: None, by_offset })
     }
 
     /// Forgets what was set: the state has been replaced.
@@ -99,6 +111,40 @@ impl GuestTsc {
     }
 }
 
+/// At which rate a guest's counter runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rate {
+    /// The host's, which is the machine's.
+    Hosts,
+    /// The machine's; the hardware scales.
+    Scaled,
+    /// The host's, as near to the machine's as they were measured.
+    Near,
+}
+
+impl Rate {
+    /// `khz` is the host's rate, if the kernel tells it; `scale` asks for
+    /// another one.
+    fn choose(khz: Option<u32>, hz: u64, scale: impl Fn(u32) -> bool) -> Result<Self, String> {
+        let host = khz.map(|khz| u64::from(khz) * 1000);
+        let within = |part: u64| host.is_some_and(|host| host.abs_diff(hz) <= hz / part);
+        if within(SAME_RATE) {
+            return Ok(Self::Hosts);
+        }
+        if u32::try_from(hz / 1000).is_ok_and(scale) {
+            return Ok(Self::Scaled);
+        }
+        match host {
+            Some(host) if !within(OTHER_RATE) => Err(format!(
+                "its time-stamp counter is to run at {} MHz, but the host's runs at {} MHz and cannot be scaled",
+                hz / 1_000_000,
+                host / 1_000_000
+            )),
+            _ => Ok(Self::Near),
+        }
+    }
+}
+
 /// How far two counters are apart, whichever is ahead.
 fn distance(a: u64, b: u64) -> u64 {
     let ahead = a.wrapping_sub(b);
@@ -108,6 +154,19 @@ fn distance(a: u64, b: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn another_rate_is_scaled_or_refused_in_a_sentence() {
+        let choose = |khz, hz, scales| Rate::choose(khz, hz, |_| scales);
+        let host = Some(2_500_000);
+        assert_eq!(choose(host, 2_500_900_000, false), Ok(Rate::Hosts));
+        assert_eq!(choose(host, 2_510_000_000, true), Ok(Rate::Scaled));
+        assert_eq!(choose(host, 2_510_000_000, false), Ok(Rate::Near));
+        assert_eq!(choose(None, 1_000_000_000, false), Ok(Rate::Near));
+        assert_eq!(choose(host, 1_000_000_000, true), Ok(Rate::Scaled));
+        let refused = choose(host, 1_000_000_000, false).unwrap_err();
+        assert!(refused.contains("1000 MHz") && refused.contains("2500 MHz"), "{refused}");
+    }
 
     #[test]
     fn distances_wrap() {

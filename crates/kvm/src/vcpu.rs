@@ -85,7 +85,9 @@ impl KvmVcpu {
         let page = Arc::new(RunPage::map(&fd, size).map_err(refused("the run page"))?);
         let kick = Arc::new(VcpuKick::new(Arc::clone(&page)));
         config.signals.set_kick(Some(kick.clone()));
-        let tsc = GuestTsc::new(&fd, config.cpuid.tsc_hz());
+        let hz = config.cpuid.tsc_hz();
+        let tsc = GuestTsc::new(&fd, hz, vm.keeps_time())
+            .map_err(|reason| EngineError::Unsupported { engine: EngineKind::Kvm, reason })?;
         let format = format_of(&vm, &config.cpuid);
         let limits = Limits { arch_capabilities: vm.host().arch_capabilities(), ..Limits::of(&config.cpuid) };
         let tracing = config.trace.as_ref().map(|sink| sink.wants()).unwrap_or_default();
@@ -292,7 +294,7 @@ impl KvmVcpu {
     fn take_init_and_sipi(&mut self, platform: &dyn Platform) {
         let init = self.signals.take(Signal::Init);
         let vector = self.signals.take_sipi();
-        if !init && (vector.is_none() || self.kept.activity != Activity::WaitForSipi) {
+        if !init && (vector.is_none() || !self.waits_for_sipi()) {
             return;
         }
         self.complete(platform);
@@ -307,6 +309,15 @@ impl KvmVcpu {
                 self.replace(&state);
             }
             Err(error) => self.broken = Some(sentence(&error)),
+        }
+    }
+
+    fn waits_for_sipi(&self) -> bool {
+        let waits = |activity| activity == Activity::WaitForSipi;
+        match self.format.local_apic {
+            // Of the machine's, before the kernel had the local APICs.
+            true => state::apic::activity(&self.fd).is_ok_and(waits),
+            false => waits(self.kept.activity),
         }
     }
 

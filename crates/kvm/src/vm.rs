@@ -32,6 +32,8 @@ pub(crate) struct Vm {
     host: Arc<Host>,
     /// The local APICs are in the kernel.
     local_apics: bool,
+    /// A machine's clock goes with it: see [`Vm::keeps_time`].
+    keeps_time: bool,
     /// The vCPUs that exist, by number.
     vcpus: Mutex<BTreeSet<u32>>,
 }
@@ -42,6 +44,7 @@ impl Vm {
         host: Arc<Host>,
         memory: GuestMemory,
         local_apics: bool,
+        keeps_time: bool,
     ) -> Result<Self, engine::EngineError> {
         let fd = create(&host)
             .map_err(|error| unusable(format!("the kernel makes no virtual machine ({error})")))?;
@@ -50,7 +53,7 @@ impl Vm {
         slots::map(&fd, &memory, false).map_err(|error| {
             unusable(format!("the kernel does not map {} MiB of guest memory ({error})", memory.size() >> 20))
         })?;
-        Ok(Self { fd, memory, host, local_apics, vcpus: Mutex::default() })
+        Ok(Self { fd, memory, host, local_apics, keeps_time, vcpus: Mutex::default() })
     }
 
     pub(crate) const fn fd(&self) -> &VmFd {
@@ -68,6 +71,12 @@ impl Vm {
     /// Whether the local APICs are in the kernel.
     pub(crate) const fn local_apics(&self) -> bool {
         self.local_apics
+    }
+
+    /// Whether the guest's time-stamp counter must run at the rate that CPUID
+    /// tells. A vCPU that is tried out alone has no clock beside it.
+    pub(crate) const fn keeps_time(&self) -> bool {
+        self.keeps_time
     }
 
     fn vcpus(&self) -> std::sync::MutexGuard<'_, BTreeSet<u32>> {

@@ -5,9 +5,10 @@
 //! initramfs, Debian boots on both, taking turns.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
+#![allow(unsafe_code, reason = "RDTSC is an unsafe intrinsic")]
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use engine::{
@@ -120,6 +121,19 @@ fn engine() -> Option<Kvm> {
     Some(engine)
 }
 
+/// The rate of the host's time-stamp counter.
+fn tsc_hz() -> u64 {
+    static HZ: OnceLock<u64> = OnceLock::new();
+    // SAFETY: every x86-64 processor has RDTSC, and it touches no memory.
+    let counter = || unsafe { std::arch::x86_64::_rdtsc() };
+    *HZ.get_or_init(|| {
+        let (at, start) = (Instant::now(), counter());
+        std::thread::sleep(Duration::from_millis(100));
+        let ticks = counter() - start;
+        (ticks as f64 / at.elapsed().as_secs_f64()) as u64
+    })
+}
+
 fn model(engine: &Kvm) -> Arc<CpuidModel> {
     let host = |leaf: u32, subleaf: u32| {
         let answer = std::arch::x86_64::__cpuid_count(leaf, subleaf);
@@ -130,7 +144,7 @@ fn model(engine: &Kvm) -> Arc<CpuidModel> {
     Arc::new(CpuidModel::new(CpuidConfig {
         disable: &without,
         phys_bits: limits.phys_bits.min(46),
-        ..CpuidConfig::new(&host, 1_000_000_000)
+        ..CpuidConfig::new(&host, tsc_hz())
     }))
 }
 
@@ -364,6 +378,28 @@ fn a_processor_starts_another_in_the_kernel() {
 }
 
 #[test]
+fn a_counter_at_another_rate_is_scaled_or_refused_in_a_sentence() {
+    let Some(engine) = engine() else { return };
+    let memory = GuestMemory::new(2 << 20).unwrap();
+    let _assist = engine.assist(&memory, true).unwrap();
+    let host = |leaf: u32, subleaf: u32| {
+        let answer = std::arch::x86_64::__cpuid_count(leaf, subleaf);
+        CpuidResult::new(answer.eax, answer.ebx, answer.ecx, answer.edx)
+    };
+    let config = VcpuConfig {
+        id: 0,
+        memory,
+        cpuid: Arc::new(CpuidModel::new(CpuidConfig::new(&host, tsc_hz() / 2))),
+        signals: Arc::default(),
+        trace: None,
+    };
+    if let Err(error) = engine.create_vcpu(config) {
+        let error = error.to_string();
+        assert!(error.contains("MHz") && error.contains("cannot be scaled"), "{error}");
+    }
+}
+
+#[test]
 fn a_local_apic_comes_back_as_it_was_set() {
     let Some(engine) = engine() else { return };
     let mut guest = Guest::new(&engine, 1, &WAIT, &COUNT);
@@ -424,7 +460,7 @@ impl Engine for Bed {
 
 /// Runs `boot` to its end, by turns on KVM and the interpreter: what it
 /// printed, and how often it moved.
-fn moved(engine: &Bed, memory: u64, boot: BootSource, longest: Duration) -> (Outcome, String, u32) {
+fn moved(engine: &Bed, cpus: u32, boot: BootSource, longest: Duration) -> (Outcome, String, u32) {
     let printed = Arc::new(Mutex::new(Vec::new()));
     let sink = Arc::clone(&printed);
     let mut machine = Machine::build(MachineConfig {
@@ -433,7 +469,8 @@ fn moved(engine: &Bed, memory: u64, boot: BootSource, longest: Duration) -> (Out
             ..Consoles::default()
         },
         on_reset: OnReset::Exit,
-        ..MachineConfig::new(engine, memory, boot)
+        cpus,
+        ..MachineConfig::new(engine, 256 << 20, boot)
     })
     .unwrap();
     let (start, mut moves, mut random) = (Instant::now(), 0_u32, 0x9e37_79b9_7f4a_7c15_u64);
@@ -485,7 +522,7 @@ fn the_built_in_guest_does_not_notice_that_its_chip_moves() {
     let mut moves = 0;
     for longest in [1, 3, 10] {
         let boot = kernel(embedded_guest::IMAGE.to_vec(), Vec::new(), "");
-        let (outcome, text, done) = moved(&engine, 64 << 20, boot, Duration::from_millis(longest));
+        let (outcome, text, done) = moved(&engine, 1, boot, Duration::from_millis(longest));
         assert!(text.contains(" checks, "), "after {done} moves: {text}");
         if std::env::var_os("TEST_BED_FAULTS").is_none() {
             // What QEMU's AMD-V gets wrong, and how many ticks come while it is
@@ -505,13 +542,19 @@ fn debian_boots_while_its_chip_moves() {
         return;
     };
     let Some(engine) = hardware() else { return };
-    let initrd = OwnedModule { data: std::fs::read(initrd).unwrap(), string: String::new() };
-    let words = "console=ttyS0 quiet ringmaster.exec=\"echo sum $(seq 1 2000 | md5sum)\"";
-    let boot = kernel(std::fs::read(image).unwrap(), vec![initrd], words);
-    let start = Instant::now();
-    let (outcome, text, moves) = moved(&engine, 512 << 20, boot, Duration::from_millis(200));
-    eprintln!("Debian was moved {moves} times in {:.1} s", start.elapsed().as_secs_f64());
-    assert_eq!(outcome, Outcome::PoweredOff, "after {moves} moves: {text}");
-    assert!(text.contains("user space reached") && text.contains("sum ea4d0a24"), "{text}");
-    assert!(moves > 10);
+    let initrd = std::fs::read(initrd).unwrap();
+    let image = std::fs::read(image).unwrap();
+    for cpus in [1, 2] {
+        let initrd = OwnedModule { data: initrd.clone(), string: String::new() };
+        let words = "console=ttyS0 quiet ringmaster.exec=\"echo $(nproc) sum $(seq 1 2000 | md5sum)\"";
+        let boot = kernel(image.clone(), vec![initrd], words);
+        let start = Instant::now();
+        let (outcome, text, moves) = moved(&engine, cpus, boot, Duration::from_millis(200));
+        let seconds = start.elapsed().as_secs_f64();
+        eprintln!("Debian on {cpus} processors was moved {moves} times in {seconds:.1} s");
+        assert_eq!(outcome, Outcome::PoweredOff, "after {moves} moves: {text}");
+        let done = format!("{cpus} sum ea4d0a24");
+        assert!(text.contains("user space reached") && text.contains(&done), "{text}");
+        assert!(moves > 10);
+    }
 }
