@@ -16,6 +16,7 @@ fn bad_usage_is_status_2() {
         (&["run", "--firmware", "f", "--initrd", "i"], "cannot be used with"),
         (&["run", "--firmware", "f", "--cmdline", "c"], "cannot be used with"),
         (&["run", "--kernel", "k", "--engine", "qemu"], "invalid value 'qemu'"),
+        (&["run", "--kernel", "k", "--irqchip", "split"], "invalid value 'split'"),
         (&["run", "--kernel", "k", "--cpus", "0"], "invalid value '0'"),
         (&["demo", "--cpus", "33"], "33 is not in 1..=32"),
         (&["run", "--kernel", "k", "--memory", "0"], "at least 2M"),
@@ -111,4 +112,10 @@ fn bad_files_are_told_apart() {
     assert_refused(&output, 5, "is empty");
     assert_refused(&run(&["inspect", &path("absent")]), 1, "No such file");
     assert_refused(&run(&["inspect", &empty]), 5, "is empty");
+}
+
+#[test]
+fn a_chip_that_the_engine_cannot_have_is_status_3() {
+    let outcome = run(&["demo", "--embedded", "--engine", "interpret", "--irqchip", "kernel"]);
+    assert_refused(&outcome, 3, "--irqchip kernel is not possible: its local APICs are the machine's");
 }
