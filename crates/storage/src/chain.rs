@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use imago::file::File;
+use imago::format::Format;
 use imago::format::builder::FormatDriverBuilder;
 use imago::format::gate::ImplicitOpenGate;
 use imago::qcow2::Qcow2;
@@ -15,7 +16,7 @@ use imago::storage::StorageOpenOptions;
 use imago::vmdk::Vmdk;
 use imago::{DenyImplicitOpenGate, FormatAccess};
 
-use crate::{DiskFormat, StorageError, lock};
+use crate::{DiskFormat, StorageError, lock, qcow2};
 
 /// The most files that one disk is made of.
 const MAX_FILES: usize = 64;
@@ -69,7 +70,12 @@ impl Gate {
         if !kind.is_file() && !kind.is_block_device() {
             return Err(StorageError::NotADisk { path: path.to_owned() });
         }
-        let file = file.map_err(failed)?;
+        let file = file.map_err(|source| match source.kind() {
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem if writing => {
+                StorageError::NotWritable { path: path.to_owned(), source }
+            }
+            _ => failed(source),
+        })?;
         let chain = |what| StorageError::Chain { path: path.to_owned(), what };
         self.note(&file.metadata().map_err(failed)?).map_err(chain)?;
         match lock::acquire(&file, writing) {
@@ -87,7 +93,12 @@ impl Gate {
 
 impl ImplicitOpenGate<File> for Gate {
     fn open_format<F: FormatDriverBuilder<File>>(&mut self, builder: F) -> io::Result<FormatAccess<File>> {
-        Ok(FormatAccess::new(builder.open(self.clone())?))
+        let path = builder.get_image_path();
+        let image = builder.open(self.clone())?;
+        if let (Format::Qcow2, Some(path)) = (F::FORMAT, path) {
+            qcow2::check(&fs::File::open(path)?, false)?;
+        }
+        Ok(FormatAccess::new(image))
     }
 
     fn open_storage(&mut self, options: StorageOpenOptions) -> io::Result<File> {
@@ -96,6 +107,10 @@ impl ImplicitOpenGate<File> for Gate {
         match self.open(&path, false) {
             Ok(file) => File::from_open_file(file, options.write(false)),
             Err(error) => {
+                let error = match error {
+                    StorageError::Open { path, source } => StorageError::Part { path, source },
+                    other => other,
+                };
                 let text = error.to_string();
                 self.with(|opened| opened.error = Some(error));
                 Err(io::Error::other(text))
@@ -113,20 +128,23 @@ pub(crate) fn open_image(
     writing: bool,
 ) -> Result<Image, StorageError> {
     let options = StorageOpenOptions::new().filename(path).write(writing);
-    let opened = File::from_open_file(file, options).and_then(|storage| match format {
-        DiskFormat::Raw => {
-            let raw = Raw::<File>::builder(storage).write(writing).open(DenyImplicitOpenGate::default())?;
-            Ok(FormatAccess::new(raw))
-        }
-        DiskFormat::Qcow2 => {
-            let image = Qcow2::<File>::builder(storage).write(writing).open(gate.clone())?;
-            Ok(FormatAccess::new(image))
-        }
-        DiskFormat::Vmdk => {
-            let image = Vmdk::<File>::builder(storage).open(gate.clone())?;
-            Ok(FormatAccess::new(image))
-        }
-    });
+    let checked = if format == DiskFormat::Qcow2 { qcow2::check(&file, writing) } else { Ok(()) };
+    let opened =
+        checked.and_then(|()| File::from_open_file(file, options)).and_then(|storage| match format {
+            DiskFormat::Raw => {
+                let raw =
+                    Raw::<File>::builder(storage).write(writing).open(DenyImplicitOpenGate::default())?;
+                Ok(FormatAccess::new(raw))
+            }
+            DiskFormat::Qcow2 => {
+                let image = Qcow2::<File>::builder(storage).write(writing).open(gate.clone())?;
+                Ok(FormatAccess::new(image))
+            }
+            DiskFormat::Vmdk => {
+                let image = Vmdk::<File>::builder(storage).open(gate.clone())?;
+                Ok(FormatAccess::new(image))
+            }
+        });
     opened.map_err(|source| {
         gate.take_error().unwrap_or(StorageError::Invalid {
             path: path.to_owned(),

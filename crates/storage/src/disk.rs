@@ -68,6 +68,9 @@ impl Disk {
         let mut durable = writing.then(|| file.try_clone()).transpose().map_err(failed)?;
         let mut image = chain::open_image(&gate, file, path, format, writing)?;
         let size = image.size();
+        if size == 0 {
+            return Err(StorageError::Empty { path: path.to_owned() });
+        }
         if size % SECTOR != 0 {
             return Err(StorageError::OddSize { path: path.to_owned(), size });
         }

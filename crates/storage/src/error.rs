@@ -14,6 +14,22 @@ pub enum StorageError {
         /// What the host says.
         source: io::Error,
     },
+    /// A file can be read but not written.
+    #[error("the disk {path} cannot be written: make it writable, or add readonly or overlay")]
+    NotWritable {
+        /// The image.
+        path: PathBuf,
+        /// What the host says.
+        source: io::Error,
+    },
+    /// A file that an image names cannot be opened.
+    #[error("the file {path}, of which the disk is made too, cannot be opened")]
+    Part {
+        /// The file.
+        path: PathBuf,
+        /// What the host says.
+        source: io::Error,
+    },
     /// A directory, a terminal or the like.
     #[error("{path} is no disk: it is neither a file nor a block device")]
     NotADisk {
@@ -43,6 +59,17 @@ pub enum StorageError {
         path: PathBuf,
         /// What it is called like.
         expected: &'static str,
+    },
+    /// The name promises a format that there is not.
+    #[error(
+        "{path} is called like a {format} image, which cannot be used: convert it with qemu-img, or say \
+         format=raw if it is a raw disk"
+    )]
+    UnknownFormat {
+        /// The image.
+        path: PathBuf,
+        /// What it is called like.
+        format: &'static str,
     },
     /// The image is damaged, or uses what is not supported.
     #[error("the disk {path} is not a usable {format} image")]
@@ -76,6 +103,12 @@ pub enum StorageError {
         /// Its size.
         size: u64,
     },
+    /// A disk without a single sector.
+    #[error("the disk {path} is empty: give it a size first, such as with truncate -s 4G")]
+    Empty {
+        /// The image.
+        path: PathBuf,
+    },
     /// The throw-away layer cannot be made.
     #[error("the throw-away layer over {path} cannot be made")]
     Overlay {
@@ -91,12 +124,23 @@ impl StorageError {
     pub fn is_invalid_image(&self) -> bool {
         matches!(
             self,
-            Self::Invalid { .. } | Self::NotADisk { .. } | Self::OddSize { .. } | Self::Chain { .. }
+            Self::Invalid { .. }
+                | Self::NotADisk { .. }
+                | Self::OddSize { .. }
+                | Self::Empty { .. }
+                | Self::Chain { .. }
         )
     }
 
     /// Whether the host refused.
     pub fn is_host(&self) -> bool {
-        matches!(self, Self::Open { .. } | Self::InUse { .. } | Self::Overlay { .. })
+        matches!(
+            self,
+            Self::Open { .. }
+                | Self::NotWritable { .. }
+                | Self::Part { .. }
+                | Self::InUse { .. }
+                | Self::Overlay { .. }
+        )
     }
 }

@@ -9,6 +9,9 @@ use std::path::Path;
 
 use crate::StorageError;
 
+/// Endings of names that promise what cannot be used.
+const UNKNOWN: [&str; 8] = ["qcow", "qed", "vdi", "vhd", "vhdx", "vpc", "dmg", "parallels"];
+
 /// How a disk image is laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DiskFormat {
@@ -45,20 +48,24 @@ impl DiskFormat {
     }
 
     /// What the name promises.
-    fn by_name(path: &Path) -> Option<Self> {
-        let extension = path.extension()?.to_str()?.to_ascii_lowercase();
-        match extension.as_str() {
+    fn by_name(path: &Path) -> Result<Option<Self>, StorageError> {
+        let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+        let extension = extension.to_ascii_lowercase();
+        if let Some(format) = UNKNOWN.into_iter().find(|unknown| *unknown == extension) {
+            return Err(StorageError::UnknownFormat { path: path.to_owned(), format });
+        }
+        Ok(match extension.as_str() {
             "qcow2" => Some(Self::Qcow2),
             "vmdk" => Some(Self::Vmdk),
             _ => None,
-        }
+        })
     }
 
     /// The format of an image for which none was given: where name and
     /// contents agree, that; where neither says anything, raw.
     pub(crate) fn unambiguous(path: &Path, file: &File) -> Result<Self, StorageError> {
         let path = || path.to_owned();
-        match (Self::by_name(&path()), Self::by_contents(file)) {
+        match (Self::by_name(&path())?, Self::by_contents(file)) {
             (None, Self::Raw) => Ok(Self::Raw),
             (Some(name), contents) if name == contents => Ok(name),
             (Some(name), Self::Raw) => {

@@ -16,6 +16,7 @@ mod disk;
 mod error;
 mod format;
 mod lock;
+mod qcow2;
 mod rate;
 #[cfg(test)]
 mod tests;

@@ -156,6 +156,9 @@ fn broken_chains_are_refused_in_one_sentence() {
     for name in ["loop", "a", "orphan", "folder", "device", "0"] {
         let error = Disk::open(&plain(&bench.path(&format!("{name}.qcow2")))).unwrap_err();
         assert!(!error.to_string().is_empty() && !error.to_string().contains('\n'), "{error}");
+        if name == "orphan" {
+            assert!(matches!(&error, StorageError::Part { path, .. } if path.ends_with("absent")), "{error}");
+        }
         let is_chain = matches!(error, StorageError::Chain { .. });
         assert_eq!(is_chain, matches!(name, "loop" | "a" | "0"), "{name}: {error}");
     }
@@ -191,6 +194,68 @@ fn damaged_images_are_refused_or_fail_when_read() {
     }
 }
 
+/// What is cut off would be read as zeroes.
+#[test]
+fn images_that_were_cut_off_are_refused() {
+    let bench = Bench::new();
+    let (base, top) = (bench.path("base.qcow2"), bench.path("top.qcow2"));
+    qcow2(&base, None);
+    qcow2(&top, Some(("base.qcow2", "qcow2")));
+    let disk = Disk::open(&plain(&base)).unwrap();
+    write(&disk, 0, &[1; 200_000]).unwrap();
+    disk.flush().unwrap();
+    drop(disk);
+    let whole = fs::read(&base).unwrap();
+    assert!(Disk::open(&plain(&top)).is_ok());
+    // Into the header, behind it, behind the counts and behind the first table.
+    for len in [4, 104, 65_536, 131_072, 196_608, 262_144] {
+        fs::write(&base, &whole[..len]).unwrap();
+        for image in [&base, &top] {
+            let error =
+                Disk::open(&DiskOptions { format: Some(DiskFormat::Qcow2), ..plain(image) }).unwrap_err();
+            assert!(matches!(error, StorageError::Invalid { .. }), "{len}: {error}");
+        }
+    }
+}
+
+/// An image must not name what is written.
+#[test]
+fn data_in_another_file_is_only_read() {
+    let bench = Bench::new();
+    let (image, data) = (bench.path("a.qcow2"), bench.path("data"));
+    let (name, data_name) = (image.display().to_string(), data.display().to_string());
+    let options = format!("data_file={data_name},data_file_raw=on");
+    if qemu_img(&["create", "-q", "-f", "qcow2", "-o", &options, &name, "1M"]) != Some(true) {
+        return;
+    }
+    fs::write(&data, vec![4; MIB as usize]).unwrap();
+    assert!(matches!(Disk::open(&plain(&image)), Err(StorageError::Invalid { .. })));
+    let disk = Disk::open(&DiskOptions { overlay: true, ..plain(&image) }).unwrap();
+    write(&disk, 0, &[5; 512]).unwrap();
+    assert_eq!((read(&disk, 0, 512), read(&disk, 512, 512)), (vec![5; 512], vec![4; 512]));
+    drop(disk);
+    assert_eq!(fs::read(&data).unwrap(), vec![4; MIB as usize]);
+}
+
+#[test]
+fn what_cannot_be_written_can_be_read() {
+    let bench = Bench::new();
+    let path = bench.raw("a");
+    let mut permissions = fs::metadata(&path).unwrap().permissions();
+    permissions.set_readonly(true);
+    fs::set_permissions(&path, permissions).unwrap();
+    if fs::OpenOptions::new().write(true).open(&path).is_ok() {
+        eprintln!("left out: this process may write what is read-only");
+        return;
+    }
+    assert!(matches!(Disk::open(&raw(&path)), Err(StorageError::NotWritable { .. })));
+    for options in
+        [DiskOptions { read_only: true, ..raw(&path) }, DiskOptions { overlay: true, ..raw(&path) }]
+    {
+        assert!(Disk::open(&options).is_ok());
+    }
+}
+
 #[test]
 fn formats_are_never_guessed_from_what_a_guest_may_have_written() {
     let bench = Bench::new();
@@ -205,6 +270,9 @@ fn formats_are_never_guessed_from_what_a_guest_may_have_written() {
     drop(as_raw);
     let detect = DiskOptions { detect: true, ..plain(&image) };
     assert_eq!(Disk::open(&detect).unwrap().size(), MIB);
+    let foreign = bench.raw("disk.vhdx");
+    assert!(matches!(Disk::open(&plain(&foreign)), Err(StorageError::UnknownFormat { format: "vhdx", .. })));
+    assert!(Disk::open(&raw(&foreign)).is_ok());
     let liar = bench.raw("liar.qcow2");
     assert!(matches!(Disk::open(&plain(&liar)), Err(StorageError::NotWhatItIsCalled { .. })));
     assert!(Disk::open(&raw(&liar)).is_ok());
@@ -220,6 +288,8 @@ fn what_is_no_disk_is_refused() {
     let odd = bench.path("odd");
     fs::write(&odd, [0; 513]).unwrap();
     assert!(matches!(open(&odd), StorageError::OddSize { .. }));
+    fs::write(&odd, []).unwrap();
+    assert!(matches!(open(&odd), StorageError::Empty { .. }));
     let pipe = bench.path("pipe");
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     assert!(matches!(open(&pipe), StorageError::NotADisk { .. }));
