@@ -20,7 +20,7 @@ pub(crate) fn tests() -> Vec<Trial> {
 }
 
 /// A web server at the loopback; its port.
-fn web_server(page: &'static str) -> std::io::Result<u16> {
+pub(crate) fn web_server(page: &'static str) -> std::io::Result<u16> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let port = listener.local_addr()?.port();
     thread::spawn(move || {
@@ -33,7 +33,7 @@ fn web_server(page: &'static str) -> std::io::Result<u16> {
 }
 
 /// A port at which nobody listens.
-fn free_port() -> std::io::Result<u16> {
+pub(crate) fn free_port() -> std::io::Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
