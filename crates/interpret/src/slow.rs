@@ -283,6 +283,12 @@ impl SlowPath {
         full
     }
 
+    /// Forgets all decoded instructions, which are decoded again when they are
+    /// executed.
+    pub fn forget(&mut self) {
+        self.blocks.clear();
+    }
+
     /// Changes whenever decoded instructions are forgotten, those of
     /// [`Self::decode`] included.
     pub fn generation(&self) -> u64 {

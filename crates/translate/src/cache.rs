@@ -1,14 +1,19 @@
 //! The code cache: one piece of memory, mapped twice, so that it is never
 //! writable and executable through the same mapping.
 
+use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicI32, Ordering};
 
-use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, ftruncate, memfd_create};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+
+/// The host gives and takes memory by pages of this size.
+const HOST_PAGE: usize = 4096;
 
 /// The two mappings, filled from the start.
 pub(crate) struct CodeCache {
+    file: OwnedFd,
     writable: NonNull<u8>,
     executable: NonNull<u8>,
     capacity: usize,
@@ -33,7 +38,7 @@ impl CodeCache {
         };
         let writable = map(ProtFlags::READ | ProtFlags::WRITE)?;
         let executable = map(ProtFlags::READ | ProtFlags::EXEC)?;
-        Ok(Self { writable, executable, capacity, used: 0, kept: 0 })
+        Ok(Self { file, writable, executable, capacity, used: 0, kept: 0 })
     }
 
     /// The addresses of all code, present and future.
@@ -75,6 +80,19 @@ impl CodeCache {
     /// Drops all code but what is kept. None of it may be running.
     pub(crate) fn clear(&mut self) {
         self.used = self.kept;
+    }
+
+    /// Bytes of code, with what is kept.
+    pub(crate) fn used(&self) -> usize {
+        self.used
+    }
+
+    /// Gives the memory of dropped code back to the host.
+    pub(crate) fn release(&self) {
+        let from = self.used.next_multiple_of(HOST_PAGE).min(self.capacity);
+        let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        // What cannot be given back is used again.
+        let _ = fallocate(&self.file, hole, from as u64, (self.capacity - from) as u64);
     }
 
     /// Makes the branch whose displacement lies at `at` lead to `target`.

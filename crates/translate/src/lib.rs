@@ -27,6 +27,7 @@ mod keys;
 mod listing;
 mod mode;
 mod registers;
+mod rest;
 mod runtime;
 mod vcpu;
 

@@ -18,6 +18,8 @@ const LOOKS: u32 = 5;
 const CLOCK_SPAN: Duration = Duration::from_secs(60);
 /// The share of a core that an idle guest may use.
 const IDLE_SHARE: f64 = 0.02;
+/// MiB of memory that it may take beside its own.
+const IDLE_MEMORY: f64 = 60.0;
 const IDLE_SPAN: Duration = Duration::from_secs(20);
 
 pub(crate) fn tests() -> Vec<Trial> {
@@ -111,6 +113,22 @@ fn processor_time(process: u32) -> Result<f64, Failed> {
     Ok((ticks(11) + ticks(12)) / 100.0)
 }
 
+/// MiB that a process has in memory, without a guest's RAM: that is the one
+/// mapping of half its size at least.
+fn memory_beside_the_guests(process: u32, ram: u64) -> Result<f64, Failed> {
+    let (mut size, mut total) = (0, 0.0);
+    for line in fs::read_to_string(format!("/proc/{process}/smaps"))?.lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let kib = || words.get(1).and_then(|kib| kib.parse::<u64>().ok()).unwrap_or_default();
+        match words.first() {
+            Some(&"Size:") => size = kib() << 10,
+            Some(&"Pss:") if size < ram / 2 => total += kib() as f64 / 1024.0,
+            _ => {}
+        }
+    }
+    Ok(total)
+}
+
 fn idle(debian: &Debian) -> Result<(), Failed> {
     let run = interactive(debian)?;
     // What the kernel defers until it is idle is done by then.
@@ -118,10 +136,14 @@ fn idle(debian: &Debian) -> Result<(), Failed> {
     let (start, before) = (Instant::now(), processor_time(run.id())?);
     thread::sleep(IDLE_SPAN);
     let share = (processor_time(run.id())? - before) / start.elapsed().as_secs_f64();
-    if share < IDLE_SHARE {
+    if share >= IDLE_SHARE {
+        return Err(format!("an idle guest used {:.1} % of a core", share * 100.0).into());
+    }
+    let memory = memory_beside_the_guests(run.id(), 512 << 20)?;
+    if memory < IDLE_MEMORY {
         Ok(())
     } else {
-        Err(format!("an idle guest used {:.1} % of a core", share * 100.0).into())
+        Err(format!("an idle guest took {memory:.1} MiB beside its own memory").into())
     }
 }
 

@@ -7,6 +7,7 @@ mod stale;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use engine::{EngineError, EngineKind, Kick, Platform, Stop, Vcpu, VcpuConfig, VcpuSignals, VcpuStats};
 use interpret::slow::SlowPath;
@@ -24,6 +25,7 @@ use crate::fault;
 use crate::jumps::{TableId, Tables};
 use crate::keys::Scope;
 use crate::mode::Mode;
+use crate::rest::Rest;
 use crate::runtime::{Exit, Runtime, Vectors};
 
 /// One translated processor.
@@ -59,6 +61,8 @@ struct Core {
     fpu_touched: bool,
     /// The guest's time-stamp counter is the host's plus a constant.
     tsc: bool,
+    /// How busy the guest is.
+    rest: Rest,
     /// Flushes of pages with supervisor code that links between pages know of.
     linked_at: (u64, u64),
 }
@@ -114,6 +118,7 @@ impl Translated {
             prepared: None,
             fpu_touched: true,
             tsc: false,
+            rest: Rest::new(Instant::now()),
             linked_at: (0, 0),
         };
         Ok(Self { slow, core, signals })

@@ -1,10 +1,16 @@
 //! What must be forgotten: blocks whose code was written, and links
 //! whose mappings were flushed.
 
+use std::time::{Duration, Instant};
+
 use engine::Callout;
 use interpret::slow::SlowPath;
 
 use super::Core;
+use crate::rest::release_heap;
+
+/// Bytes of code that a guest at rest may keep.
+const AT_REST: usize = 4 << 20;
 
 impl Core {
     /// Drops what writes to code and flushes have made wrong.
@@ -22,6 +28,22 @@ impl Core {
         }
         if slow.generation() != self.generation {
             self.forget_all(slow);
+        }
+        let halted = slow.stats().halted;
+        if self.rest.has_slept(halted) {
+            self.tidy(slow, halted);
+        }
+    }
+
+    /// Lets a guest that is at rest take little memory: what it still does is
+    /// soon translated again.
+    #[cold]
+    fn tidy(&mut self, slow: &mut SlowPath, halted: Duration) {
+        if self.rest.is_long(halted, Instant::now()) && self.cache.used() > AT_REST {
+            slow.forget();
+            self.forget_all(slow);
+            self.cache.release();
+            release_heap();
         }
     }
 
