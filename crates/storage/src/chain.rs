@@ -16,7 +16,10 @@ use imago::storage::StorageOpenOptions;
 use imago::vmdk::Vmdk;
 use imago::{DenyImplicitOpenGate, FormatAccess};
 
-use crate::{DiskFormat, StorageError, lock, qcow2};
+use crate::{DiskFormat, StorageError, lock, qcow2, vmdk};
+
+/// Where throw-away layers are kept unless the environment says otherwise.
+const TEMPORARY: &str = "/var/tmp";
 
 /// The most files that one disk is made of.
 const MAX_FILES: usize = 64;
@@ -127,6 +130,12 @@ pub(crate) fn open_image(
     format: DiskFormat,
     writing: bool,
 ) -> Result<Image, StorageError> {
+    if format == DiskFormat::Vmdk && vmdk::is_sparse(&file) {
+        return tempfile::tempfile_in(temporary())
+            .and_then(|hole| vmdk::Sparse::open(file, hole))
+            .map(FormatAccess::new)
+            .map_err(|source| invalid(path, format, source));
+    }
     let options = StorageOpenOptions::new().filename(path).write(writing);
     let checked = if format == DiskFormat::Qcow2 { qcow2::check(&file, writing) } else { Ok(()) };
     let opened =
@@ -145,13 +154,16 @@ pub(crate) fn open_image(
                 Ok(FormatAccess::new(image))
             }
         });
-    opened.map_err(|source| {
-        gate.take_error().unwrap_or(StorageError::Invalid {
-            path: path.to_owned(),
-            format: format.name(),
-            source,
-        })
-    })
+    opened.map_err(|source| gate.take_error().unwrap_or_else(|| invalid(path, format, source)))
+}
+
+fn invalid(path: &Path, format: DiskFormat, source: io::Error) -> StorageError {
+    StorageError::Invalid { path: path.to_owned(), format: format.name(), source }
+}
+
+/// Where files without names are made.
+pub(crate) fn temporary() -> PathBuf {
+    std::env::var_os("TMPDIR").map_or_else(|| TEMPORARY.into(), PathBuf::from)
 }
 
 /// A throw-away layer over `base`, in a file that has no name.

@@ -13,9 +13,6 @@ use vm_memory::bitmap::BitmapSlice;
 use crate::chain::{self, Gate, Image};
 use crate::{DiskFormat, RateLimit, RateLimiter, SECTOR, StorageError};
 
-/// Where throw-away layers are kept unless the environment says otherwise.
-const TEMPORARY: &str = "/var/tmp";
-
 /// How to open a disk.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DiskOptions {
@@ -75,7 +72,7 @@ impl Disk {
             return Err(StorageError::OddSize { path: path.to_owned(), size });
         }
         if options.overlay && !options.read_only {
-            (image, _) = chain::overlay(image, &temporary())
+            (image, _) = chain::overlay(image, &chain::temporary())
                 .map_err(|source| StorageError::Overlay { path: path.to_owned(), source })?;
             durable = None;
         }
@@ -198,8 +195,4 @@ impl std::fmt::Debug for Disk {
 
 fn total<B: BitmapSlice>(slices: &[VolatileSlice<'_, B>]) -> u64 {
     slices.iter().map(|slice| slice.len() as u64).sum()
-}
-
-fn temporary() -> PathBuf {
-    std::env::var_os("TMPDIR").map_or_else(|| TEMPORARY.into(), PathBuf::from)
 }

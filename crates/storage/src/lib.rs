@@ -20,6 +20,7 @@ mod qcow2;
 mod rate;
 #[cfg(test)]
 mod tests;
+mod vmdk;
 
 pub use disk::{Disk, DiskOptions};
 pub use error::StorageError;

@@ -358,3 +358,58 @@ fn vmdk_images_are_read() {
     let disk = Disk::open(&DiskOptions { read_only: true, ..plain(&image) }).unwrap();
     assert_eq!((disk.size(), read(&disk, 8192, 512)), (MIB, vec![1; 512]));
 }
+
+/// Half of the disk is written, in pieces of less than a grain.
+#[test]
+fn sparse_vmdk_images_are_read() {
+    let bench = Bench::new();
+    let (image, source) = (bench.path("a.vmdk"), bench.path("source"));
+    let mut contents = vec![0; 40 * MIB as usize];
+    for piece in contents.chunks_mut(300_000).step_by(2) {
+        piece.iter_mut().zip(1..).for_each(|(byte, number): (&mut u8, u32)| *byte = (number % 251) as u8);
+    }
+    fs::write(&source, &contents).unwrap();
+    let (source, name) = (source.display().to_string(), image.display().to_string());
+    if qemu_img(&["convert", "-f", "raw", "-O", "vmdk", &source, &name]) != Some(true) {
+        return;
+    }
+    assert!(matches!(Disk::open(&plain(&image)), Err(StorageError::ReadOnlyFormat { .. })));
+    let reading = DiskOptions { read_only: true, ..plain(&image) };
+    let disk = Disk::open(&reading).unwrap();
+    assert_eq!(disk.size(), 40 * MIB);
+    for offset in (0..40 * MIB).step_by(1 << 20) {
+        assert!(read(&disk, offset, 1 << 20) == contents[offset as usize..][..1 << 20], "{offset}");
+    }
+    let layer = Disk::open(&DiskOptions { overlay: true, ..plain(&image) }).unwrap();
+    write(&layer, 512, &[9; 512]).unwrap();
+    assert_eq!((read(&layer, 0, 512), read(&layer, 512, 512)), (contents[..512].to_vec(), vec![9; 512]));
+    drop((disk, layer));
+    // Cut off: in the header, in the text, in the tables, in the grains.
+    let whole = fs::read(&image).unwrap();
+    for len in [60, 600, 11_000, whole.len() / 2] {
+        fs::write(&image, &whole[..len]).unwrap();
+        match Disk::open(&reading) {
+            Ok(disk) => {
+                let mut data = vec![0; 40 * MIB as usize];
+                assert!(disk.read(&[VolatileSlice::from(&mut data[..])], 0).is_err(), "{len}");
+            }
+            Err(error) => assert!(matches!(error, StorageError::Invalid { .. }), "{len}: {error}"),
+        }
+    }
+    let mut state = 7_u64;
+    for _ in 0..300 {
+        let mut broken = whole[..300_000].to_vec();
+        for _ in 0..3 {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            broken[4 + (state >> 33) as usize % 76] = (state >> 20) as u8;
+        }
+        fs::write(&image, &broken).unwrap();
+        let _ = Disk::open(&reading).map(|disk| disk.read(&[VolatileSlice::from(&mut [0; 512][..])], 0));
+    }
+    if qemu_img(&["convert", "-f", "raw", "-O", "vmdk", "-o", "subformat=streamOptimized", &source, &name])
+        == Some(true)
+    {
+        let error = Disk::open(&reading).unwrap_err();
+        assert!(matches!(error, StorageError::Invalid { .. }), "{error}");
+    }
+}
