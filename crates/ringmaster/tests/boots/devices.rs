@@ -22,6 +22,7 @@ pub(crate) fn tests() -> Vec<Trial> {
     vec![
         needing("every_virtio_device_works_under_linux", &DRIVERS, |drivers| devices(drivers, "pci")),
         needing("every_virtio_device_works_over_mmio", &DRIVERS, |drivers| devices(drivers, "mmio")),
+        needing("a_shared_folder_is_used_and_not_left", &DRIVERS, shared),
         needing("disks_have_queues_and_take_discards_and_zeroes", &PROBING, ranges),
         needing("sockets_connect_guest_and_host_both_ways", &PROBING, vsock),
         needing("a_network_card_has_offloads_and_a_control_queue", &PROBING, network),
@@ -109,6 +110,34 @@ fn devices(drivers: &Drivers, transport: &str) -> Result<(), Failed> {
         return Err(run.complaint(&format!("did not reach {name}")));
     }
     if Path::new(&path("shared/new")).exists() { Err(run.complaint("removed no folder")) } else { Ok(()) }
+}
+
+/// Modes, programs, large files; and links out of the folder, which lead
+/// nowhere on the host.
+fn shared(drivers: &Drivers) -> Result<(), Failed> {
+    let folder = tempfile::tempdir()?;
+    let path = |name: &str| folder.path().join(name);
+    fs::create_dir(path("shared"))?;
+    fs::write(path("secret"), "nothing for the guest\n")?;
+    std::os::unix::fs::symlink(path("secret"), path("shared/way-out"))?;
+    std::os::unix::fs::symlink("..", path("shared/back"))?;
+    let script = "
+        mkdir /share; mount -t virtiofs home /share; cd /share
+        echo text > text; chmod 640 text; stat -c mode-%a text; mkfifo pipe; ln text again; stat -c links-%h text
+        cp /bin/busybox busybox-shared; ./busybox-shared echo run-from-the-share; rm busybox-shared
+        dd if=/dev/zero bs=1M count=40 2>/dev/null | tr '\\0' x > large; wc -c < large
+        mknod zero c 1 5 || echo no-devices
+        cat way-out ../../secret back/secret; ls back; cd /; umount /share; echo all-done";
+    let share = format!("{}=home", path("shared").display());
+    let mut run = drivers.start(script, "", &strings(["--share", &share]))?;
+    run.finish_with(0)?;
+    require(&run, &["mode-640", "links-2", "run-from-the-share", "41943040", "no-devices", "all-done"])?;
+    if run.said.contains("nothing for the guest") || fs::read(path("secret"))? != b"nothing for the guest\n" {
+        return Err(run.complaint("led the guest out of the shared folder"));
+    }
+    let large = fs::read(path("shared/large"))?;
+    let whole = large.len() == 40 << 20 && large.iter().all(|byte| *byte == b'x');
+    if whole { Ok(()) } else { Err(run.complaint("wrote a large file wrongly")) }
 }
 
 /// The host's file gets holes where the guest discards, and zeroes where it

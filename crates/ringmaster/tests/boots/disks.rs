@@ -1,23 +1,17 @@
-//! Disks under Debian's own drivers, and what is left of them when the process
-//! is killed.
+//! Disks under Debian's own drivers.
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::sync::LazyLock;
-use std::thread;
-use std::time::Duration;
 
 use libtest_mimic::{Failed, Trial};
 
 use crate::drivers::{DRIVERS, Drivers};
 use crate::systems::needing;
 
-/// How often the process is killed in mid-write.
-const KILLS: u64 = 3;
-
 /// Debian with drivers, on a host with the tools that look into disks.
-static DISK_TOOLS: LazyLock<Result<&'static Drivers, String>> = LazyLock::new(|| {
+pub(crate) static DISK_TOOLS: LazyLock<Result<&'static Drivers, String>> = LazyLock::new(|| {
     let drivers = DRIVERS.as_ref().map_err(Clone::clone)?;
     for (tool, package) in [("mkfs.ext4", "e2fsprogs"), ("e2fsck", "e2fsprogs"), ("qemu-img", "qemu-utils")] {
         if tool_command(tool).arg("--version").output().is_err() {
@@ -45,10 +39,7 @@ pub(crate) fn succeed(command: &mut Command) -> Result<String, Failed> {
 }
 
 pub(crate) fn tests() -> Vec<Trial> {
-    vec![
-        needing("disks_work_by_msix_intx_and_mmio", &DRIVERS, disks),
-        needing("nothing_durable_is_lost_when_the_process_is_killed", &DISK_TOOLS, |drivers| killed(drivers)),
-    ]
+    vec![needing("disks_work_by_msix_intx_and_mmio", &DRIVERS, disks)]
 }
 
 /// A disk by each way of interrupting; a read-only one; one that is thrown
@@ -90,68 +81,6 @@ fn disks(drivers: &Drivers) -> Result<(), Failed> {
             return Err(run.complaint("wrote what it must not"));
         }
         fs::write(path("a"), &untouched)?;
-    }
-    Ok(())
-}
-
-/// The numbers that the guest has said to be durable. The last line may have
-/// been cut short.
-fn durable(said: &str) -> Vec<u64> {
-    let whole = said.rsplit_once('\n').map_or("", |(whole, _)| whole);
-    let words = whole.lines().filter_map(|line| line.trim().strip_prefix("durable "));
-    words.filter_map(|word| word.parse().ok()).collect()
-}
-
-/// A guest writes files, each with fsync, and says so; it is killed in the
-/// middle. Whatever it has said is in the image, and image and file system are
-/// whole.
-fn killed(drivers: &Drivers) -> Result<(), Failed> {
-    let folder = tempfile::tempdir()?;
-    let (raw, image) = (folder.path().join("raw"), folder.path().join("disk.qcow2"));
-    fs::File::create(&raw)?.set_len(256 << 20)?;
-    succeed(tool_command("mkfs.ext4").args(["-q", "-F"]).arg(&raw))?;
-    succeed(tool_command("qemu-img").args(["convert", "-f", "raw", "-O", "qcow2"]).arg(&raw).arg(&image))?;
-    let (mut first, mut written) = (0, Vec::new());
-    for round in 0..KILLS {
-        let script = format!(
-            "mkdir /disk; mount -t ext4 /dev/vda /disk; number={first}
-            while true; do
-                number=$((number + 1))
-                yes $number | head -c 20000 | dd of=/disk/file-$number bs=5000 conv=fsync 2>/dev/null
-                sync; echo durable $number
-            done"
-        );
-        let options = ["--disk".to_owned(), image.display().to_string()];
-        let mut run = drivers.start(&script, "", &options)?;
-        run.wait_for("durable ")?;
-        // Another moment each time.
-        thread::sleep(Duration::from_millis(700 + 531 * round));
-        run.kill()?;
-        written.extend(durable(&run.said));
-        check(&image, &raw, &written).map_err(|error| run.complaint(&format!("{error:?}")))?;
-        first = 1000 * (round + 1);
-    }
-    Ok(())
-}
-
-/// Looks at an image after a kill: it has all the files that were `written`.
-fn check(image: &Path, raw: &Path, written: &[u64]) -> Result<(), Failed> {
-    // Clusters that are allocated and not used yet are no damage (status 3).
-    let status = tool_command("qemu-img").arg("check").arg(image).output()?;
-    if !matches!(status.status.code(), Some(0 | 3)) {
-        return Err(format!("the image is damaged: {}", String::from_utf8_lossy(&status.stdout)).into());
-    }
-    succeed(tool_command("qemu-img").args(["convert", "-f", "qcow2", "-O", "raw"]).arg(image).arg(raw))?;
-    // Replays the journal, as a mount would; then there must be no errors.
-    let _ = tool_command("e2fsck").args(["-p"]).arg(raw).output()?;
-    succeed(tool_command("e2fsck").args(["-f", "-n"]).arg(raw))?;
-    for number in written {
-        let request = format!("cat /file-{number}");
-        let found = tool_command("debugfs").args(["-R", &request]).arg(raw).output()?.stdout;
-        let line = format!("{number}\n");
-        if found.len() != 20_000 || !line.repeat(20_000 / line.len() + 1).as_bytes().starts_with(&found) {
-            return Err(format!("file {number} is not what was written").into());
-        }
     }
     Ok(())
 }

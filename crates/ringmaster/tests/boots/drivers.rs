@@ -12,7 +12,7 @@ use ringmaster::fetch::fetch_packages;
 use ringmaster::packages::Request;
 
 use crate::guests::{AMD64, Debian, scratch};
-use crate::process::Run;
+use crate::process::{PROGRAM, Run};
 
 /// The drivers, each behind those that it needs.
 const MODULES: [&str; 21] = [
@@ -90,10 +90,27 @@ impl Drivers {
         Ok(args)
     }
 
+    /// The guest's kernel.
+    pub(crate) fn kernel(&self) -> &Path {
+        &self.debian.kernel
+    }
+
     /// Starts such a guest.
     pub(crate) fn start(&self, script: &str, cmdline: &str, options: &[String]) -> Result<Run, Failed> {
+        self.start_by(Command::new(PROGRAM), script, cmdline, options)
+    }
+
+    /// The same by a command that takes the arguments of `ringmaster`.
+    pub(crate) fn start_by(
+        &self,
+        mut command: Command,
+        script: &str,
+        cmdline: &str,
+        options: &[String],
+    ) -> Result<Run, Failed> {
         let folder = tempfile::tempdir()?;
-        let mut run = Run::start(self.arguments(folder.path(), script, cmdline, options)?)?;
+        command.args(self.arguments(folder.path(), script, cmdline, options)?);
+        let mut run = Run::of(command)?;
         run.wait_for("user space reached")?;
         Ok(run)
     }

@@ -9,7 +9,9 @@ mod debian;
 mod devices;
 mod disks;
 mod drivers;
+mod full;
 mod guests;
+mod kills;
 mod life;
 mod network;
 mod process;
@@ -26,6 +28,8 @@ fn main() -> ExitCode {
     tests.extend(life::tests());
     tests.extend(network::tests());
     tests.extend(disks::tests());
+    tests.extend(full::tests());
+    tests.extend(kills::tests());
     tests.extend(devices::tests());
     tests.extend(console::tests());
     tests.extend(debian::tests());

@@ -11,6 +11,9 @@ use libtest_mimic::Failed;
 /// No boot takes longer, even on a busy machine.
 pub(crate) const LIMIT: Duration = Duration::from_secs(400);
 
+/// The program.
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_ringmaster");
+
 /// A run of `ringmaster`.
 pub(crate) struct Run {
     child: Child,
@@ -25,7 +28,7 @@ impl Run {
     pub(crate) fn start<I: AsRef<std::ffi::OsStr>>(
         args: impl IntoIterator<Item = I>,
     ) -> Result<Self, Failed> {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ringmaster"));
+        let mut command = Command::new(PROGRAM);
         command.args(args);
         Self::of(command)
     }
@@ -72,7 +75,12 @@ impl Run {
 
     /// Waits until it has said `marker`.
     pub(crate) fn wait_for(&mut self, marker: &str) -> Result<(), Failed> {
-        let end = Instant::now() + LIMIT;
+        self.wait_within(marker, LIMIT)
+    }
+
+    /// Waits for `limit` until it has said `marker`.
+    pub(crate) fn wait_within(&mut self, marker: &str, limit: Duration) -> Result<(), Failed> {
+        let end = Instant::now() + limit;
         while !self.said.contains(marker) {
             let left = end.saturating_duration_since(Instant::now());
             let Ok(chunk) = self.chunks.recv_timeout(left) else {
