@@ -1,7 +1,12 @@
 //! The entropy device (5.4): the host's randomness for the guest.
 
+use std::sync::Arc;
+use std::time::Instant;
+
 use memory::GuestMemory;
 use rustix::rand::{GetRandomFlags, getrandom};
+
+use storage::{RateLimit, RateLimiter};
 
 use crate::{ActivateError, Activation, Chain, DeviceKind, VirtioDevice, Worker};
 
@@ -13,15 +18,18 @@ const MOST: u64 = 64 << 10;
 const PIECE: usize = 256;
 
 /// An entropy device.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Rng {
+    limiter: Arc<RateLimiter>,
     worker: Option<Worker<()>>,
 }
 
 impl Rng {
-    /// A device that is not started.
-    pub fn new() -> Self {
-        Self::default()
+    /// A device that gives `rate` bytes in a second at most; as many as are
+    /// asked for, if that is not said.
+    pub fn new(rate: Option<u64>) -> Self {
+        let limiter = RateLimiter::new(RateLimit { operations: None, bytes: rate });
+        Self { limiter: Arc::new(limiter), worker: None }
     }
 }
 
@@ -62,8 +70,13 @@ impl VirtioDevice for Rng {
 
     fn activate(&mut self, mut activation: Activation) -> Result<(), ActivateError> {
         let Some(mut queue) = activation.take(0) else { return Ok(()) };
+        let limiter = Arc::clone(&self.limiter);
         let worker = Worker::spawn(KIND.name, move |stop| {
-            queue.serve(&stop, |memory, chain| Some(fill(memory, chain)));
+            queue.serve(&stop, |memory, chain| {
+                let delay = limiter.request(chain.writable_len().min(MOST), Instant::now());
+                let in_time = delay.is_zero() || stop.sleep(delay);
+                Some(if in_time { fill(memory, chain) } else { 0 })
+            });
         });
         self.worker = Some(worker.map_err(|error| ActivateError(error.to_string()))?);
         Ok(())
@@ -76,17 +89,20 @@ impl VirtioDevice for Rng {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::feature;
     use crate::testing::{Driver, Transport, over_each_transport};
 
     over_each_transport! {
         every_request_gets_other_bytes,
+        a_rate_is_kept_and_a_reset_does_not_wait_for_it,
         huge_and_empty_requests_are_answered,
     }
 
     fn every_request_gets_other_bytes(on: Transport) {
-        let mut driver = Driver::new(on, Rng::new(), feature::VERSION_1);
+        let mut driver = Driver::new(on, Rng::new(None), feature::VERSION_1);
         let buffers = [(Driver::buffer(0), 1000), (Driver::buffer(1), 24)];
         driver.send(0, &[], &buffers);
         assert_eq!(driver.used(0), (0, 1024));
@@ -97,8 +113,21 @@ mod tests {
         assert!(first.iter().filter(|byte| **byte == 0).count() < 100);
     }
 
+    fn a_rate_is_kept_and_a_reset_does_not_wait_for_it(on: Transport) {
+        let mut driver = Driver::new(on, Rng::new(Some(100)), feature::VERSION_1);
+        driver.send(0, &[], &[(Driver::buffer(0), 100)]);
+        assert_eq!(driver.used(0), (0, 100), "what a second allows comes at once");
+        let start = Instant::now();
+        driver.send(0, &[], &[(Driver::buffer(0), 50)]);
+        assert_eq!(driver.used(0), (0, 50));
+        assert!(start.elapsed() > Duration::from_millis(200), "{:?}", start.elapsed());
+        driver.send(0, &[], &[(Driver::buffer(0), 60_000)]);
+        driver.bus.set_status(0);
+        assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
+    }
+
     fn huge_and_empty_requests_are_answered(on: Transport) {
-        let mut driver = Driver::new(on, Rng::new(), feature::VERSION_1);
+        let mut driver = Driver::new(on, Rng::new(None), feature::VERSION_1);
         driver.send(0, &[], &[(Driver::buffer(0), 8 << 20)]);
         assert_eq!(driver.used(0), (0, 64 << 10));
         driver.send(0, &[(Driver::buffer(0), 16)], &[]);

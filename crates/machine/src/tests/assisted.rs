@@ -138,7 +138,7 @@ fn local_apics_go_on_where_the_engines_were() {
 
 #[test]
 fn doorbells_ring_where_the_guest_has_put_them() {
-    let device = |transport| VirtioSlot::new(virtio::rng::Rng::new(), transport);
+    let device = |transport| VirtioSlot::new(virtio::rng::Rng::new(None), transport);
     let bench = Bench::with_devices(1, None, vec![device(Transport::Pci), device(Transport::Mmio)]);
     let recorder = Arc::new(Recorder::default());
     let assist = Arc::clone(&recorder) as Arc<dyn Assist>;

@@ -17,9 +17,10 @@ pub struct DeviceArgs {
     /// A named channel (/dev/virtio-ports/NAME): NAME,file=PATH or NAME,socket=PATH or NAME,pty
     #[arg(long, value_name = "NAME,WHERE")]
     pub virtio_port: Vec<Channel>,
-    /// Give the guest randomness of the host
-    #[arg(long)]
-    pub rng: bool,
+    /// Give the guest randomness of the host, RATE bytes in a second at most
+    #[arg(long, value_name = "RATE", num_args = 0..=1, require_equals = true)]
+    #[allow(clippy::option_option, reason = "no device, one without a limit, one with it")]
+    pub rng: Option<Option<RngRate>>,
     /// A memory balloon, which takes SIZE of the guest's memory at first (0 if not said)
     #[arg(long, value_name = "SIZE", num_args = 0..=1, require_equals = true, default_missing_value = "0")]
     pub balloon: Option<BalloonSize>,
@@ -37,6 +38,9 @@ pub enum DeviceError {
     /// No channel.
     #[error("write NAME,file=PATH or NAME,socket=PATH or NAME,pty")]
     Channel,
+    /// No rate.
+    #[error("write bytes in a second, such as 64K")]
+    Rate,
     /// No size.
     #[error("write a size followed by K, M or G, such as 256M")]
     Size,
@@ -65,6 +69,19 @@ impl FromStr for Channel {
         let place = place.parse().map_err(|_| DeviceError::Channel)?;
         let legal = !name.is_empty() && name.len() <= 64 && !name.contains('/');
         if legal { Ok(Self { name: name.to_owned(), place }) } else { Err(DeviceError::Channel) }
+    }
+}
+
+/// How many bytes of randomness come in a second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RngRate(pub u64);
+
+impl FromStr for RngRate {
+    type Err = DeviceError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let rate = MemorySize::parse_bytes(text).filter(|rate| *rate > 0);
+        rate.map(Self).ok_or(DeviceError::Rate)
     }
 }
 
@@ -139,6 +156,7 @@ mod tests {
         let channel: Channel = "org.example.0,file=x".parse().unwrap();
         assert_eq!((channel.name.as_str(), channel.place), ("org.example.0", Console::File("x".into())));
         assert_eq!("256M".parse(), Ok(BalloonSize(256 << 20)));
+        assert_eq!("64K".parse(), Ok(RngRate(64 << 10)));
         assert_eq!("/v".parse(), Ok(VsockPlace { path: "/v".into(), cid: 3 }));
         assert_eq!("/v,cid=77".parse(), Ok(VsockPlace { path: "/v".into(), cid: 77 }));
         let share = Share { path: "/a=b".into(), tag: "home".into(), read_only: true };
@@ -150,6 +168,7 @@ mod tests {
         for bad in ["x", ",pty", "a/b,pty", "x,vga"] {
             assert_eq!(bad.parse::<Channel>(), Err(DeviceError::Channel), "{bad}");
         }
+        assert_eq!("0".parse::<RngRate>(), Err(DeviceError::Rate));
         for bad in ["", "/v,cid=2", "/v,cid=4294967295", "/v,cid=x"] {
             assert_eq!(bad.parse::<VsockPlace>(), Err(DeviceError::Vsock), "{bad}");
         }

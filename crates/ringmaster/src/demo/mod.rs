@@ -9,8 +9,6 @@ use std::path::Path;
 
 use clap::Args;
 use machine::Protocol;
-use rustix::stdio::stdout;
-use rustix::termios::tcgetwinsize;
 
 use crate::cli::net::{Net, NetArgs};
 use crate::cli::options::ExecutionArgs;
@@ -20,6 +18,7 @@ use crate::image::Image;
 use crate::output;
 use crate::packages::{Entry, PackageError, Request};
 use crate::run;
+use crate::terminal;
 use crate::vm::{Devices, Guest};
 
 /// The Debian package of the kernel, and the file that we want out of it.
@@ -63,7 +62,7 @@ pub fn perform(args: DemoArgs) -> Result<ExitStatus, Failure> {
     let guest = if args.embedded {
         Guest::Embedded
     } else {
-        let cmdline = command_line(&args, terminal_size())?;
+        let cmdline = command_line(&args, terminal::size())?;
         debian(&args, cmdline)?
     };
     run::launch(guest, &args.execution, Devices { net: args.net, ..Devices::default() })
@@ -149,12 +148,6 @@ fn command_line(args: &DemoArgs, size: Option<(u16, u16)>) -> Result<String, Fai
     }
     words.extend(args.cmdline.clone());
     Ok(words.join(" "))
-}
-
-/// Rows and columns, which a serial line cannot tell the guest.
-fn terminal_size() -> Option<(u16, u16)> {
-    let size = tcgetwinsize(stdout()).ok()?;
-    (size.ws_row > 0 && size.ws_col > 0).then_some((size.ws_row, size.ws_col))
 }
 
 #[cfg(test)]

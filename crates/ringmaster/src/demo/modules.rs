@@ -17,6 +17,7 @@ const NETWORK: &[&str] = &[
     "virtio_pci_modern_dev",
     "virtio_pci_legacy_dev",
     "virtio_pci",
+    "virtio_mmio",
     "failover",
     "net_failover",
     "virtio_net",

@@ -21,6 +21,9 @@ use std::ops::ControlFlow;
 use std::panic;
 use std::sync::Arc;
 
+use rustix::stdio::stdout;
+use rustix::termios::tcgetwinsize;
+
 use crate::exit::Failure;
 use crate::output;
 
@@ -70,6 +73,12 @@ impl Terminal {
             .map_err(|error| Failure::internal("cannot read standard input").because(error))?;
         Ok(Self { _input: input, _signals: signals, _raw: raw })
     }
+}
+
+/// Rows and columns of the terminal on standard output, if it is one.
+pub fn size() -> Option<(u16, u16)> {
+    let size = tcgetwinsize(stdout()).ok()?;
+    (size.ws_row > 0 && size.ws_col > 0).then_some((size.ws_row, size.ws_col))
 }
 
 /// Installs the panic hook: terminal first, then one sentence.

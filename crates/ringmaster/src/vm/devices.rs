@@ -20,8 +20,8 @@ pub(super) fn open(
     let mut slots = Vec::new();
     let (ends, console) = ports::open(args)?;
     slots.extend(console.map(|device| VirtioSlot::new(device, transport)));
-    if args.rng {
-        slots.push(VirtioSlot::new(Rng::new(), transport));
+    if let Some(rate) = args.rng {
+        slots.push(VirtioSlot::new(Rng::new(rate.map(|rate| rate.0)), transport));
     }
     if let Some(size) = args.balloon {
         if size.0 >= memory {

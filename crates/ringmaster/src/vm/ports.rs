@@ -10,6 +10,7 @@ use super::ends::{End, Input, Source};
 use crate::cli::console::Console;
 use crate::cli::devices::DeviceArgs;
 use crate::exit::Failure;
+use crate::terminal;
 
 /// What is behind the consoles and channels of a machine; it ends with it.
 #[derive(Default)]
@@ -39,6 +40,9 @@ impl PortEnds {
         self.inputs.push(Arc::clone(&input));
         if *place == Console::Stdio && self.stdio.replace(Arc::clone(&input)).is_some() {
             return Err(Failure::usage("only one console can be on standard input and output"));
+        }
+        if let (Console::Stdio, Some((rows, columns))) = (place, terminal::size()) {
+            input.set_size(columns, rows);
         }
         let mut end = End::open(place, what)?;
         if let Some(source) = end.source.take() {

@@ -13,6 +13,7 @@ mod full;
 mod guests;
 mod kills;
 mod life;
+mod lspci;
 mod network;
 mod process;
 mod processors;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
     tests.extend(full::tests());
     tests.extend(kills::tests());
     tests.extend(devices::tests());
+    tests.extend(lspci::tests());
     tests.extend(console::tests());
     tests.extend(debian::tests());
     libtest_mimic::run(&Arguments::from_args(), tests).exit_code()

@@ -61,7 +61,7 @@ fn device(kind: Kind, folder: &Path) -> io::Result<Box<dyn VirtioDevice>> {
             let options = DiskOptions { path, format: Some(DiskFormat::Raw), ..DiskOptions::default() };
             Box::new(Block::new(Arc::new(Disk::open(&options).map_err(io::Error::other)?), 2, "fuzz"))
         }
-        Kind::Rng => Box::new(Rng::new()),
+        Kind::Rng => Box::new(Rng::new(None)),
         Kind::Console => {
             let input = PortInput::new()?;
             input.push(b"what somebody typed");

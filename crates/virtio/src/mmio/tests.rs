@@ -13,7 +13,8 @@ use crate::rng::Rng;
 use crate::testing::{Driver, MIB, Transport};
 
 fn registers() -> VirtioMmio {
-    VirtioMmio::new(Box::new(Rng::new()), GuestMemory::new(2 * MIB).unwrap(), Line::unconnected()).unwrap()
+    VirtioMmio::new(Box::new(Rng::new(None)), GuestMemory::new(2 * MIB).unwrap(), Line::unconnected())
+        .unwrap()
 }
 
 fn read(device: &mut VirtioMmio, offset: u64) -> u32 {

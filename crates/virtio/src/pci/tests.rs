@@ -15,7 +15,7 @@ const INTERRUPT_DISABLE: u32 = 1 << 10;
 const STATUS_INTERRUPT: u32 = 1 << 3;
 
 fn rng() -> Driver {
-    Driver::new(Transport::Pci, Rng::new(), feature::VERSION_1)
+    Driver::new(Transport::Pci, Rng::new(None), feature::VERSION_1)
 }
 
 /// Has a buffer filled, and waits until that is told.
