@@ -161,12 +161,14 @@ impl Interrupts {
         self.pics(|pic| pic.set_irq(irq, level));
     }
 
-    /// Delivers a message to the processors that it names.
+    /// Delivers a message to the processors that it names. Nobody hands their
+    /// local APICs over meanwhile, so that it does not miss them.
     pub(crate) fn send(&self, message: &ApicMessage) {
-        if let Some(assist) = self.lent().as_deref() {
-            return assist.deliver(as_write(message));
+        let lent = self.lent();
+        match lent.as_deref() {
+            Some(assist) => assist.deliver(as_write(message)),
+            None => self.route(message, |_, processor| processor.matches(message)),
         }
-        self.route(message, |_, processor| processor.matches(message));
     }
 
     fn route(&self, message: &ApicMessage, mut is_destination: impl FnMut(usize, &Processor) -> bool) {
