@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use kvm_bindings::{
     KVM_CAP_DISABLE_QUIRKS, KVM_CAP_SPLIT_IRQCHIP, KVM_CAP_X2APIC_API, KVM_CAP_X86_USER_SPACE_MSR,
     KVM_MSR_EXIT_REASON_FILTER, KVM_MSR_EXIT_REASON_INVAL, KVM_MSR_EXIT_REASON_UNKNOWN,
-    KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK, KVM_X2APIC_API_USE_32BIT_IDS, KVM_X86_QUIRK_FIX_HYPERCALL_INSN,
-    KVM_X86_QUIRK_OUT_7E_INC_RIP, kvm_enable_cap,
+    KVM_X2APIC_API_USE_32BIT_IDS, KVM_X86_QUIRK_FIX_HYPERCALL_INSN, KVM_X86_QUIRK_OUT_7E_INC_RIP,
+    kvm_enable_cap,
 };
 use kvm_ioctls::{VcpuFd, VmFd};
 use memory::GuestMemory;
@@ -116,9 +116,10 @@ fn prepare(fd: &VmFd, local_apics: bool) -> Result<(), (&'static str, io::Error)
     msrs::set_filter(fd, local_apics).map_err(named("an MSR filter"))?;
     if local_apics {
         enable(fd, KVM_CAP_SPLIT_IRQCHIP, IO_APIC_INPUTS).map_err(named("local APICs in the kernel"))?;
-        // Destinations have 32 bits, and only all of them set mean everybody.
-        let wide = KVM_X2APIC_API_USE_32BIT_IDS | KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK;
-        enable(fd, KVM_CAP_X2APIC_API, wide.into()).map_err(named("wide destinations of interrupts"))?;
+        // Destinations have 32 bits; 0xff alone is still everybody, in x2APIC
+        // mode too, as in this machine's messages.
+        enable(fd, KVM_CAP_X2APIC_API, KVM_X2APIC_API_USE_32BIT_IDS.into())
+            .map_err(named("wide destinations of interrupts"))?;
     }
     // Guests are not patched, and OUT advances RIP as any instruction does.
     if fd.check_extension_raw(KVM_CAP_DISABLE_QUIRKS.into()) > 0 {

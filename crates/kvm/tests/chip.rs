@@ -260,6 +260,35 @@ fn a_message_ends_hlt_and_its_interrupt_ends_in_the_kernel() {
 }
 
 #[test]
+fn a_message_to_everybody_reaches_them_in_either_mode() {
+    let Some(engine) = engine() else { return };
+    // Without EOI: the mode decides by what that is done.
+    let handler = [&COUNT[..4], &[0xcf]].concat();
+    for base in [0xfee0_0d00, 0xfee0_0900] {
+        let mut guest = Guest::new(&engine, 1, &WAIT, &handler);
+        guest.vcpus[0].0.set_local_apic(&LocalApicRegisters { base, ..apic(0) });
+        guest.assist.deliver(InterruptMessage { address: 0xfeef_f000, data: 0x4000 | u32::from(VECTOR) });
+        guest.run(Bench::default());
+        assert_eq!(guest.word(0x5000), 1, "{base:#x}");
+    }
+}
+
+#[test]
+fn single_step_counts_hlt_that_waits_in_the_kernel() {
+    let Some(engine) = engine() else { return };
+    let mut guest = Guest::new(&engine, 1, &[0x90, 0xf4, 0x90, 0xf4], &[]);
+    let (vcpu, _) = &mut guest.vcpus[0];
+    let bench = Bench::default();
+    for (rip, activity) in [(1, Activity::Running), (2, Activity::Halted)] {
+        assert_eq!(vcpu.step(&bench), None);
+        let state = vcpu.state();
+        assert_eq!(state.rip - CODE, rip);
+        // A /dev/kvm that interprets guests does not halt in a single step.
+        assert!(state.activity == activity || !survey().is_usable(), "{:?}", state.activity);
+    }
+}
+
+#[test]
 fn only_ends_of_level_triggered_interrupts_come_out() {
     let Some(engine) = engine() else { return };
     let mut guest = Guest::new(&engine, 1, &WAIT, &COUNT);

@@ -124,10 +124,11 @@ impl ApicMessage {
 
 impl ApicMessage {
     /// The message as a write: address and data. The upper 24 bits of a
-    /// destination are in bits 63:40 of the address.
+    /// destination are in bits 63:40 of the address; plain 0xFF is everybody.
     pub fn to_msi(self) -> (u64, u32) {
-        let wide = u64::from(self.destination & !0xff) << 32;
-        let address = 0xfee0_0000 | u64::from(self.destination & 0xff) << 12 | u64::from(self.logical) << 2;
+        let destination = if self.destination == BROADCAST { 0xff } else { self.destination };
+        let wide = u64::from(destination & !0xff) << 32;
+        let address = 0xfee0_0000 | u64::from(destination & 0xff) << 12 | u64::from(self.logical) << 2;
         let level = if self.trigger == TriggerMode::Level { 1 << 15 } else { 0 };
         (wide | address, level | 1 << 14 | u32::from(self.delivery.bits()) << 8 | u32::from(self.vector))
     }
@@ -182,7 +183,7 @@ mod tests {
             assert_eq!(ApicMessage::from_msi(address, data).unwrap().to_msi(), (address, data));
         }
         let message = ApicMessage::from_msi(0xfeef_f000, 0x4041).unwrap();
-        assert_eq!(message.to_msi(), (0xffff_ff00_feef_f000, 0x4041));
+        assert_eq!(message.to_msi(), (0xfeef_f000, 0x4041));
         assert_eq!(ApicMessage { destination: 0x1_0203, ..message }.to_msi().0, 0x0001_0200_fee0_3000);
         for bits in 0..8 {
             assert!(DeliveryMode::from_bits(bits).is_none_or(|mode| mode.bits() == bits));
