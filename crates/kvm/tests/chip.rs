@@ -126,15 +126,29 @@ fn tsc_hz() -> u64 {
     static HZ: OnceLock<u64> = OnceLock::new();
     // SAFETY: every x86-64 processor has RDTSC, and it touches no memory.
     let counter = || unsafe { std::arch::x86_64::_rdtsc() };
+    // Both at the same moment, even on a busy host.
+    let pair = || {
+        loop {
+            let (before, at) = (counter(), Instant::now());
+            if counter() - before < 100_000 {
+                return (at, before);
+            }
+        }
+    };
     *HZ.get_or_init(|| {
-        let (at, start) = (Instant::now(), counter());
+        let (start_at, start) = pair();
         std::thread::sleep(Duration::from_millis(100));
-        let ticks = counter() - start;
-        (ticks as f64 / at.elapsed().as_secs_f64()) as u64
+        let (end_at, end) = pair();
+        ((end - start) as f64 / (end_at - start_at).as_secs_f64()) as u64
     })
 }
 
 fn model(engine: &Kvm) -> Arc<CpuidModel> {
+    model_with(engine, &[])
+}
+
+/// With a hypervisor's `interface`.
+fn model_with(engine: &Kvm, interface: &[(u32, CpuidResult)]) -> Arc<CpuidModel> {
     let host = |leaf: u32, subleaf: u32| {
         let answer = std::arch::x86_64::__cpuid_count(leaf, subleaf);
         CpuidResult::new(answer.eax, answer.ebx, answer.ecx, answer.edx)
@@ -143,6 +157,7 @@ fn model(engine: &Kvm) -> Arc<CpuidModel> {
     let without: Vec<Feature> = limits.without.iter().collect();
     Arc::new(CpuidModel::new(CpuidConfig {
         disable: &without,
+        interface,
         phys_bits: limits.phys_bits.min(46),
         ..CpuidConfig::new(&host, tsc_hz())
     }))
@@ -158,19 +173,22 @@ struct Guest {
 
 impl Guest {
     fn new(engine: &Kvm, cpus: u32, code: &[u8], handler: &[u8]) -> Self {
+        Self::with(engine, &model(engine), cpus, code, handler)
+    }
+
+    fn with(engine: &Kvm, model: &Arc<CpuidModel>, cpus: u32, code: &[u8], handler: &[u8]) -> Self {
         let memory = GuestMemory::new(2 << 20).unwrap();
         memory.write(GuestPhysAddr(CODE), code).unwrap();
         memory.write(GuestPhysAddr(HANDLER), handler).unwrap();
         memory.write(GuestPhysAddr(u64::from(VECTOR) * 4), &(HANDLER as u32).to_le_bytes()).unwrap();
         let assist = engine.assist(&memory, true).unwrap().unwrap();
         assert!(assist.has_local_apics());
-        let model = model(engine);
         let vcpus = (0..cpus).map(|id| {
             let signals = Arc::new(VcpuSignals::default());
             let config = VcpuConfig {
                 id,
                 memory: memory.clone(),
-                cpuid: Arc::clone(&model),
+                cpuid: Arc::clone(model),
                 signals: Arc::clone(&signals),
                 trace: None,
             };
@@ -285,6 +303,49 @@ fn single_step_counts_hlt_that_waits_in_the_kernel() {
         assert_eq!(state.rip - CODE, rip);
         // A /dev/kvm that interprets guests does not halt in a single step.
         assert!(state.activity == activity || !survey().is_usable(), "{:?}", state.activity);
+    }
+}
+
+/// KVM's leaves of CPUID with these features.
+fn kvms_leaves(features: u32) -> [(u32, CpuidResult); 2] {
+    let [ebx, ecx, edx] = [*b"KVMK", *b"VMKV", *b"M\0\0\0"].map(u32::from_le_bytes);
+    [
+        (0x4000_0000, CpuidResult::new(0x4000_0001, ebx, ecx, edx)),
+        (0x4000_0001, CpuidResult::new(features, 0, 0, 0)),
+    ]
+}
+
+#[test]
+fn the_hypercalls_that_cpuid_offers_work_and_no_others() {
+    let Some(engine) = engine() else { return };
+    if !survey().is_usable() {
+        eprintln!("skipped: a /dev/kvm that interprets guests passes over their hypercalls");
+        return;
+    }
+    let (send_ipi, sched_yield, no_such_call) = (10, 11, -1000_i32);
+    for (features, number, answer) in [
+        (1 << 11, send_ipi, 1),
+        (1 << 11, sched_yield, no_such_call),
+        (1 << 13, sched_yield, 0),
+        (1 << 13, send_ipi, no_such_call),
+    ] {
+        let model = model_with(&engine, &kvms_leaves(features));
+        let amd = model.vendor() == x86::cpuid::Vendor::Amd;
+        // VMMCALL or VMCALL; mov [0x5004], eax; out 0x80, al
+        let code =
+            [0x0f, 0x01, if amd { 0xd9 } else { 0xc1 }, 0x66, 0xa3, 0x04, 0x50, 0xe6, 0x80, 0xfa, 0xf4];
+        let mut guest = Guest::with(&engine, &model, 1, &code, &COUNT);
+        let vcpu = &mut guest.vcpus[0].0;
+        let mut state = vcpu.state();
+        // Processor 0 of a bitmap that starts at 0; edge-triggered.
+        for (reg, value) in
+            [(Gpr::Rax, number), (Gpr::Rbx, 1), (Gpr::Rcx, 0), (Gpr::Rdx, 0), (Gpr::Rsi, u64::from(VECTOR))]
+        {
+            state.set_reg(reg, value);
+        }
+        vcpu.set_state(&state);
+        guest.run(Bench::default());
+        assert_eq!(guest.word(0x5004) as i32, answer, "call {number} with features {features:#x}");
     }
 }
 
@@ -575,7 +636,8 @@ fn debian_boots_while_its_chip_moves() {
     let image = std::fs::read(image).unwrap();
     for cpus in [1, 2] {
         let initrd = OwnedModule { data: initrd.clone(), string: String::new() };
-        let words = "console=ttyS0 quiet ringmaster.exec=\"echo $(nproc) sum $(seq 1 2000 | md5sum)\"";
+        let words = "console=ttyS0 quiet ringmaster.exec=\"\
+            echo $(nproc) sum $(seq 1 2000 | md5sum); cat /sys/devices/system/clocksource/*/available_clocksource\"";
         let boot = kernel(image.clone(), vec![initrd], words);
         let start = Instant::now();
         let (outcome, text, moves) = moved(&engine, cpus, boot, Duration::from_millis(200));
@@ -584,6 +646,7 @@ fn debian_boots_while_its_chip_moves() {
         assert_eq!(outcome, Outcome::PoweredOff, "after {moves} moves: {text}");
         let done = format!("{cpus} sum ea4d0a24");
         assert!(text.contains("user space reached") && text.contains(&done), "{text}");
+        assert!(text.contains("kvm-clock"), "the guest has found KVM's clock: {text}");
         assert!(moves > 10);
     }
 }
