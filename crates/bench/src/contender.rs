@@ -122,8 +122,9 @@ impl Contender {
         round < 3 || self.name() != "interpret"
     }
 
-    /// The process that does the workload with these arguments.
-    pub(crate) fn command(&self, stage: &Stage, arguments: &[String]) -> Command {
+    /// The process that does the workload with these arguments, on so many
+    /// processors.
+    pub(crate) fn command(&self, stage: &Stage, cpus: u32, arguments: &[String]) -> Command {
         match self {
             Self::Native => {
                 let mut command = Command::new(stage.programs().join("bench"));
@@ -133,13 +134,21 @@ impl Contender {
             Self::Engine(ringmaster, engine) => {
                 let mut command = ringmaster.command();
                 command.args(["run", "--engine", engine]).args(&ringmaster.with);
-                command.args(["--memory", &format!("{MEMORY}M"), "--timeout", "600"]);
+                command.args([
+                    "--memory",
+                    &format!("{MEMORY}M"),
+                    "--timeout",
+                    "600",
+                    "--cpus",
+                    &cpus.to_string(),
+                ]);
                 guest(&mut command, "--kernel", "--initrd", "--cmdline", stage, arguments);
                 command
             }
             Self::Tcg => {
                 let mut command = Command::new(QEMU);
-                command.args(["-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", &format!("{MEMORY}M")]);
+                command.args(["-accel", "tcg", "-cpu", "max", "-smp", &cpus.to_string()]);
+                command.args(["-m", &format!("{MEMORY}M")]);
                 command.args(["-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot"]);
                 guest(&mut command, "-kernel", "-initrd", "-append", stage, arguments);
                 command

@@ -21,6 +21,9 @@ pub(crate) struct Options {
     /// How long each row is repeated
     #[arg(long, value_name = "MS", default_value_t = 150, value_parser = clap::value_parser!(u32).range(1..=60_000))]
     pub milliseconds: u32,
+    /// Processors of each guest; natively, those of the row `parallel`
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=32))]
+    pub cpus: u32,
     /// A row to measure, instead of all; may be given several times
     #[arg(long, value_name = "ROW")]
     pub only: Vec<String>,
@@ -34,7 +37,7 @@ pub(crate) struct Options {
     #[arg(long)]
     pub json: bool,
     /// Also write the table into docs/performance.md
-    #[arg(long, conflicts_with = "only")]
+    #[arg(long, conflicts_with_all = ["only", "cpus"])]
     pub bless: bool,
 }
 

@@ -30,6 +30,8 @@ pub(crate) struct Results {
     pub columns: Vec<Column>,
     pub absent: Vec<Absent>,
     pub kernel: String,
+    /// Of each guest.
+    pub cpus: u32,
 }
 
 impl Column {
@@ -134,8 +136,10 @@ impl Results {
         let host = Host::read();
         let kind = if host.virtualized { ", itself a virtual machine" } else { "" };
         let qemu = qemu_version().map(|version| format!("; QEMU {version}")).unwrap_or_default();
+        let cpus =
+            if self.cpus == 1 { "one processor".to_owned() } else { format!("{} processors", self.cpus) };
         format!(
-            "host: {}, {} processors{kind}; guests: {}, {MEMORY} MiB, one processor{qemu}",
+            "host: {}, {} processors{kind}; guests: {}, {MEMORY} MiB, {cpus}{qemu}",
             host.processor, host.cpus, self.kernel,
         )
     }
@@ -198,7 +202,7 @@ pub(crate) mod tests {
     pub(crate) fn results(columns: Vec<Column>) -> Results {
         let rows = ["sieve", BOOT].iter().filter_map(|name| rows::of_name(name)).collect();
         let absent = vec![Absent { name: "kvm".to_owned(), reason: "no device".to_owned() }];
-        Results { rows, columns, absent, kernel: "linux 6.1".to_owned() }
+        Results { rows, columns, absent, kernel: "linux 6.1".to_owned(), cpus: 1 }
     }
 
     #[test]

@@ -19,9 +19,9 @@ pub(crate) fn run(
     stage: &Stage,
 ) -> Result<Results, Failure> {
     let rows = options.rows();
-    let mut arguments = vec![options.milliseconds.to_string()];
+    let mut arguments = vec![options.milliseconds.to_string(), options.cpus.to_string()];
     arguments.extend(rows.iter().filter(|row| row.name != BOOT).map(|row| row.name.to_owned()));
-    if arguments.len() == 1 {
+    if arguments.len() == 2 {
         // No row but the boot: no name would mean all.
         arguments.push("none".to_owned());
     }
@@ -31,7 +31,7 @@ pub(crate) fn run(
             if !contender.takes_part(round) {
                 continue;
             }
-            let once = || watch(contender.name(), contender.command(stage, &arguments));
+            let once = || watch(contender.name(), contender.command(stage, options.cpus, &arguments));
             // QEMU's guests now and then miss their timer on a busy host.
             let run = once().or_else(|failure| {
                 output::note(format_args!("{}; once more", failure.report()));
@@ -47,5 +47,5 @@ pub(crate) fn run(
             column.runs.push(run);
         }
     }
-    Ok(Results { rows, columns, absent, kernel: stage.kernel_version.clone() })
+    Ok(Results { rows, columns, absent, kernel: stage.kernel_version.clone(), cpus: options.cpus })
 }

@@ -34,6 +34,7 @@ pub(crate) const ALL: &[Row] = &[
     row("exec", "fork, exec, exit, wait"),
     row("compress", "xz -3 of 192 KiB of text"),
     row("shell", "BusyBox script, 80 processes"),
+    row("parallel", "two processes, each half of 64 sieves"),
     row(BOOT, "start of the process to user space"),
 ];
 

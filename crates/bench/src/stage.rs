@@ -183,13 +183,14 @@ mod tests {
         let output = Command::new(&program)
             .arg(folder.path())
             .arg(folder.path())
-            .args(["1", "sieve"])
+            .args(["1", "2", "sieve", "parallel"])
             .output()
             .unwrap();
         let said = String::from_utf8(output.stdout).unwrap();
         let row = said.lines().find(|line| line.starts_with("bench: row sieve ")).unwrap();
         // There are 82025 primes below 2^20.
         assert!(row.contains(&format!(" {:016x} ", 82025)), "{said}");
+        assert!(said.contains("bench: row parallel "), "{said}");
         assert!(said.lines().last().unwrap().starts_with("bench: end "), "{said}");
     }
 

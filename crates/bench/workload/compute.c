@@ -1,6 +1,9 @@
 /* Rows that compute: no system call, little memory. */
+#define _GNU_SOURCE
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "rows.h"
 
@@ -112,11 +115,54 @@ static uint64_t indirect(uint64_t n)
     return value;
 }
 
+/* Two processes share the work. Each has a processor of its own if there are
+ * several. */
+#define SIEVES 64
+
+static cpu_set_t all_processors;
+
+void note_processors(void)
+{
+    if (sched_getaffinity(0, sizeof all_processors, &all_processors) != 0)
+        fail("sched_getaffinity");
+}
+
+/* Binds the calling process to the processor with this number among all. */
+static void bind_to(int number)
+{
+    cpu_set_t one;
+    int seen = 0;
+    CPU_ZERO(&one);
+    for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
+        if (CPU_ISSET(cpu, &all_processors) && seen++ == number)
+            CPU_SET(cpu, &one);
+    if (sched_setaffinity(0, sizeof one, &one) != 0)
+        fail("sched_setaffinity");
+}
+
+static uint64_t parallel(uint64_t n)
+{
+    while (n--) {
+        int children[2];
+        for (int i = 0; i < 2; i++) {
+            children[i] = fork();
+            if (children[i] == 0) {
+                bind_to(i % processors);
+                _exit(sieve(SIEVES / 2) == 0);
+            }
+        }
+        for (int i = 0; i < 2; i++)
+            wait_for(children[i]);
+    }
+    return SIEVES;
+}
+
 const struct row compute_rows[] = {
     { "sieve", sieve, 1, 0, 0 },
     { "sort", sort, 1, 0, 0 },
     { "crc", crc, 1, 0, 0 },
     { "calls", calls, 1, 0, 0 },
     { "indirect", indirect, INDIRECT_CALLS, 0, 0 },
+    { "parallel", parallel, 1, 0, 0 },
     { 0, 0, 0, 0, 0 },
 };

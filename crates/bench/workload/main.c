@@ -1,8 +1,9 @@
 /* The benchmark's workload: the same program natively and in every guest.
  *
- *     bench PROGRAMS WORK MILLISECONDS [ROW]...
+ *     bench PROGRAMS WORK MILLISECONDS CPUS [ROW]...
  *
- * Each row is repeated for about the given time. Lines on standard output:
+ * Each row is repeated for about the given time, on one processor but for the
+ * row `parallel`, which may use CPUS. Lines on standard output:
  *
  *     bench: begin CLOCK
  *     bench: row NAME UNITS NANOSECONDS CHECK CLOCK
@@ -24,6 +25,7 @@
 #include "rows.h"
 
 const char *programs_dir, *work_dir;
+int processors;
 
 void fail(const char *what)
 {
@@ -118,14 +120,16 @@ int main(int argc, char **argv)
     /* What the row `exec` starts. */
     if (argc == 2 && strcmp(argv[1], "nothing") == 0)
         return 0;
-    if (argc < 4) {
-        fprintf(stderr, "bench: bench PROGRAMS WORK MILLISECONDS [ROW]...\n");
+    if (argc < 5) {
+        fprintf(stderr, "bench: bench PROGRAMS WORK MILLISECONDS CPUS [ROW]...\n");
         return 2;
     }
     programs_dir = argv[1];
     work_dir = argv[2];
     uint64_t target = strtoull(argv[3], NULL, 10) * 1000000;
-    /* A guest has one processor; natively it is to be the same. */
+    processors = atoi(argv[4]);
+    note_processors();
+    /* As in a guest with one processor. */
     CPU_ZERO(&one);
     CPU_SET(sched_getcpu(), &one);
     if (sched_setaffinity(0, sizeof one, &one) != 0)
@@ -134,7 +138,7 @@ int main(int argc, char **argv)
     fflush(stdout);
     for (unsigned group = 0; group < sizeof groups / sizeof *groups; group++)
         for (const struct row *row = groups[group]; row->name; row++)
-            if (wanted(row->name, argc - 4, argv + 4))
+            if (wanted(row->name, argc - 5, argv + 5))
                 measure(row, target);
     printf("bench: end %" PRIu64 "\n", now());
     return 0;

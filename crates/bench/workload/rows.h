@@ -20,6 +20,12 @@ extern const struct row compute_rows[], floating_rows[], memory_rows[], system_r
 /* The folder of the programs that rows start, and one for files they write. */
 extern const char *programs_dir, *work_dir;
 
+/* How many processors the row `parallel` may use. */
+extern int processors;
+
+/* Remembers which there are, before the program is bound to one of them. */
+void note_processors(void);
+
 /* Says what went wrong, with errno, and exits. */
 void fail(const char *what) __attribute__((noreturn));
 

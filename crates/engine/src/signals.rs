@@ -22,6 +22,8 @@ pub enum Signal {
     Exit = 1 << 4,
     /// Another vCPU wants this one at a safepoint of their engine.
     Safepoint = 1 << 5,
+    /// Another vCPU has ended this one's HLT, or the next one, by a hypercall.
+    Unhalt = 1 << 6,
 }
 
 /// The bits of the word that are signals; the others hold a SIPI's vector.
@@ -69,24 +71,20 @@ impl VcpuSignals {
     /// two: a processor that is slow to look would else lose the one that it
     /// would have had in service.
     pub fn raise(&self, signal: Signal) {
-        self.set(signal as u32);
+        self.set(|word| match signal {
+            Signal::Nmi if word & Signal::Nmi as u32 != 0 => word | SECOND_NMI,
+            _ => word | signal as u32,
+        });
     }
 
     /// Raises a start-up IPI with its vector.
     pub fn raise_sipi(&self, vector: u8) {
-        let _ = self.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, |word| {
-            Some(word & SIGNALS | u32::from(vector) << 24)
-        });
-        self.set(Signal::Sipi as u32);
+        self.set(|word| word & SIGNALS | u32::from(vector) << 24 | Signal::Sipi as u32);
     }
 
-    fn set(&self, bits: u32) {
-        let with = |word: u32| match word & bits {
-            pending if pending == Signal::Nmi as u32 => Some(word | SECOND_NMI),
-            _ => Some(word | bits),
-        };
-        let before = self.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, with);
-        if before.unwrap_or_default() & bits != bits {
+    /// Changes the word, and calls the vCPU if that is news.
+    fn set(&self, change: impl Fn(u32) -> u32) {
+        if self.update(&change).is_some_and(|word| change(word) & SIGNALS != word & SIGNALS) {
             // Taking the lock orders this against a sleeper between its test
             // and its wait.
             drop(self.sleeper.lock().unwrap_or_else(PoisonError::into_inner));
@@ -95,6 +93,11 @@ impl VcpuSignals {
                 kick.kick();
             }
         }
+    }
+
+    /// Changes the word at once; what it was.
+    fn update(&self, change: impl Fn(u32) -> u32) -> Option<u32> {
+        self.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, |word| Some(change(word))).ok()
     }
 
     /// Calls `kick` from now on, after a signal has become pending; it replaces
@@ -106,17 +109,20 @@ impl VcpuSignals {
     /// Withdraws a level, or takes a signal; true if it was pending. Of two NMIs
     /// one remains.
     pub fn take(&self, signal: Signal) -> bool {
-        let second = self.word.load(Ordering::Acquire) & SECOND_NMI != 0;
-        if signal == Signal::Nmi && second {
-            return self.word.fetch_and(!SECOND_NMI, Ordering::AcqRel) & SECOND_NMI != 0;
-        }
-        self.word.fetch_and(!(signal as u32), Ordering::AcqRel) & signal as u32 != 0
+        let before = self.update(|word| match signal {
+            Signal::Nmi if word & SECOND_NMI != 0 => word & !SECOND_NMI,
+            _ => word & !(signal as u32),
+        });
+        before.is_some_and(|word| word & signal as u32 != 0)
     }
 
-    /// Takes a start-up IPI and gives its vector.
-    pub fn take_sipi(&self) -> Option<u8> {
-        let word = self.word.fetch_and(!(Signal::Sipi as u32), Ordering::AcqRel);
-        (word & Signal::Sipi as u32 != 0).then_some((word >> 24) as u8)
+    /// Takes INIT, and a start-up IPI with its vector. Both at once, because one
+    /// follows the other: INIT comes first.
+    pub fn take_init_and_sipi(&self) -> (bool, Option<u8>) {
+        const INIT: u32 = Signal::Init as u32;
+        const SIPI: u32 = Signal::Sipi as u32;
+        let word = self.word.fetch_and(!(INIT | SIPI), Ordering::AcqRel);
+        (word & INIT != 0, (word & SIPI != 0).then_some((word >> 24) as u8))
     }
 
     /// Sleeps until any signal is pending, at most for `limit`.
@@ -167,8 +173,9 @@ mod tests {
         signals.raise(Signal::Nmi);
         signals.raise_sipi(0x9f);
         assert!(signals.take(Signal::Nmi) && !signals.take(Signal::Nmi));
-        assert_eq!(signals.take_sipi(), Some(0x9f));
-        assert_eq!(signals.take_sipi(), None);
+        assert_eq!(signals.take_init_and_sipi(), (false, Some(0x9f)));
+        signals.raise(Signal::Init);
+        assert_eq!(signals.take_init_and_sipi(), (true, None));
         assert_eq!(signals.pending(), 0, "the vector is no signal");
     }
 

@@ -49,6 +49,10 @@ pub(crate) struct Cpu {
     pub(crate) code_hit: bool,
     /// [`Stop::HaltedForGood`] has been told and the processor still halts.
     pub(crate) halt_reported: bool,
+    /// PAUSEs since other threads were let run.
+    pub(crate) pauses: u64,
+    /// Somebody has ended the next HLT.
+    pub(crate) unhalted: bool,
     /// Debug conditions met by the current instruction, as bits of DR6.
     pub(crate) debug_hits: u64,
     /// An instruction that may change floating-point or vector registers has
@@ -116,6 +120,8 @@ impl Cpu {
             fault: Exception::UD,
             code_hit: false,
             halt_reported: false,
+            pauses: 0,
+            unhalted: false,
             debug_hits: 0,
             fpu_touched: false,
             entered_handler: false,

@@ -390,6 +390,11 @@ impl SlowPath {
         self.cpu.signals.word()
     }
 
+    /// Counts PAUSEs that the translator has executed itself.
+    pub fn note_pauses(&mut self, count: u64) {
+        self.cpu.pauses = self.cpu.pauses.saturating_add(count);
+    }
+
     /// Whether somebody wants to see blocks as they are translated.
     pub fn traces_blocks(&self) -> bool {
         self.cpu.tracing.blocks

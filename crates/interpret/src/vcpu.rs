@@ -158,6 +158,7 @@ pub(crate) fn attend(cpu: &mut Cpu) -> Result<(), Stop> {
         if cpu.signals.take(Signal::Safepoint) {
             cpu.seated(Seat::serve);
         }
+        cpu.unhalted |= cpu.signals.take(Signal::Unhalt);
         if cpu.signals.is_pending(Signal::Exit) {
             return Err(Stop::Kicked);
         }
@@ -170,6 +171,9 @@ pub(crate) fn attend(cpu: &mut Cpu) -> Result<(), Stop> {
             deliver_pending(cpu)?;
             step::deliver_debug_trap(cpu)?;
             deliver_interrupts(cpu)?;
+        }
+        if cpu.state.activity == Activity::Halted && std::mem::take(&mut cpu.unhalted) {
+            cpu.state.activity = Activity::Running;
         }
         if cpu.state.activity == Activity::Running {
             cpu.halt_reported = false;

@@ -27,6 +27,7 @@ fn is_amd() -> bool {
 const EVERYWHERE: &[Entry] = &[
     ("control::hypercall", "KVM keeps hypercalls to itself; the machine is not asked"),
     ("control::long_mode_with_long_cs", "KVM takes no state with CS.L outside IA-32e mode"),
+    ("processors::a_kick_ends_a_halt", "KVM keeps hypercalls to itself; the machine is not asked"),
     (
         "strings::in_faults_before_reading",
         "KVM emulates INS, and reads the port before it looks at the destination",
@@ -295,6 +296,7 @@ const DIFFERENT: &[&str] = &[
     "long_paging::canonical_edge",
     "long_paging::crossing_write_is_atomic",
     "paging::toggle_paging",
+    "processors::a_kick_ends_a_halt",
     "processors::locks_across_pages",
     "real::push_at_one",
     "real::vector_beyond_limit",

@@ -292,8 +292,7 @@ impl KvmVcpu {
     /// INIT and start-up IPIs (SDM 3A 9.4): without local APICs in the kernel
     /// they are ours.
     fn take_init_and_sipi(&mut self, platform: &dyn Platform) {
-        let init = self.signals.take(Signal::Init);
-        let vector = self.signals.take_sipi();
+        let (init, vector) = self.signals.take_init_and_sipi();
         if !init && (vector.is_none() || !self.waits_for_sipi()) {
             return;
         }

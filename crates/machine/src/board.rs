@@ -1,8 +1,10 @@
 //! The board: all that guest code can reach, wired up and shared by the vCPUs,
 //! the timers' thread and the handles.
 
+use std::num::NonZero;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use chipset::acpi::{AcpiBlob, PCI_MEMORY};
@@ -35,6 +37,9 @@ use crate::serial::{Input, SerialPort};
 use crate::timers::{TimerId, Timers};
 use crate::virtio_slots::{self, MmioDevices};
 use crate::{MachineError, TickSource, VirtioSlot};
+
+/// What ends a halt with interrupts off.
+const ENDS_HALT: [Signal; 5] = [Signal::Nmi, Signal::Init, Signal::Sipi, Signal::Unhalt, Signal::Exit];
 
 /// The half-built board, while devices are mounted.
 pub(crate) struct Wiring {
@@ -250,8 +255,7 @@ impl Board {
             // It comes to one before it goes on.
             signals.take(Signal::Safepoint);
             signals.wait(None);
-            if [Signal::Nmi, Signal::Init, Signal::Sipi, Signal::Exit].iter().any(|&s| signals.is_pending(s))
-            {
+            if ENDS_HALT.iter().any(|&signal| signals.is_pending(signal)) {
                 return processor.refresh();
             }
         }
@@ -285,7 +289,10 @@ fn paravirt(config: &BoardConfig<'_>, tsc_hz: u64) -> Option<Box<dyn Interface>>
         Paravirt::Kvm => {
             let calls_reach_processors = config.calls_reach_processors;
             let (vcpus, epoch) = (config.cpus, config.epoch);
-            Some(Box::new(Kvm::new(memory, KvmConfig { tsc_hz, vcpus, calls_reach_processors, epoch })))
+            let host = thread::available_parallelism().map_or(1, NonZero::get);
+            let overcommitted = vcpus as usize > host;
+            let config = KvmConfig { tsc_hz, vcpus, overcommitted, calls_reach_processors, epoch };
+            Some(Box::new(Kvm::new(memory, config)))
         }
     }
 }

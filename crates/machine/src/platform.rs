@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use engine::{Hypercall, MsrFault, Platform};
+use engine::{Hypercall, MsrFault, Platform, Signal};
 use paravirt::Work;
 use x86::{GuestPhysAddr, Vector};
 
@@ -24,6 +24,11 @@ impl Board {
                 }
             }
             Some(Work::Send(messages)) => messages.iter().for_each(|message| self.interrupts.send(message)),
+            Some(Work::Unhalt(other)) => {
+                if let Some(processor) = self.processor(other) {
+                    processor.signals().raise(Signal::Unhalt);
+                }
+            }
             Some(Work::Yield) => thread::yield_now(),
         }
     }

@@ -290,7 +290,7 @@ impl Processor {
             local.apic.set_tsc_offset(now, 0);
             (local.intr, local.extint) = (false, false);
         });
-        for signal in [Signal::Nmi, Signal::Init, Signal::Sipi] {
+        for signal in [Signal::Nmi, Signal::Init, Signal::Sipi, Signal::Unhalt] {
             while self.signals.take(signal) {}
         }
     }

@@ -103,7 +103,9 @@ impl Rendezvous {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn tell(&self) {
+    /// Wakes those who wait. The state is locked, so that none of them is
+    /// between its look and its sleep.
+    fn tell(&self, _state: &MutexGuard<'_, State>) {
         self.changes.fetch_add(1, Ordering::Release);
         self.changed.notify_all();
     }
@@ -132,8 +134,7 @@ impl Rendezvous {
         let mut state = self.state();
         state.places[index].inside = false;
         self.inside.fetch_and(!(1 << index), Ordering::SeqCst);
-        drop(state);
-        self.tell();
+        self.tell(&state);
     }
 
     /// Sleeps, after a while, until something has changed.
@@ -226,14 +227,14 @@ impl Seat {
                 self.forget(mail, forget);
                 state = shared.state();
                 state.places[self.index].served = posted;
-                shared.tell();
+                shared.tell(&state);
                 continue;
             }
             let stands = state.alone.is_some_and(|who| who != self.index);
             let own = &mut state.places[self.index];
             if own.stands != stands {
                 own.stands = stands;
-                shared.tell();
+                shared.tell(&state);
             }
             if !stands && done(&state) {
                 return state;
@@ -311,7 +312,7 @@ impl Seat {
         if tickets.is_empty() {
             return;
         }
-        shared.tell();
+        shared.tell(&state);
         let served = |state: &State| {
             tickets.iter().all(|&(index, posted)| {
                 let place = &state.places[index];
@@ -330,7 +331,7 @@ impl Seat {
         state.others(self.index).filter(|place| place.inside).for_each(|place| {
             place.call.iter().for_each(|call| call());
         });
-        shared.tell();
+        shared.tell(&state);
         let still = |state: &State| state.others(self.index).all(|place| !place.inside || place.stands);
         drop(self.until(state, forget, still));
         Alone(self.memory.clone())
@@ -341,8 +342,9 @@ impl Drop for Seat {
     fn drop(&mut self) {
         let shared = self.memory.rendezvous();
         shared.inside.fetch_and(!self.bit(), Ordering::SeqCst);
-        shared.state().places[self.index] = Place::default();
-        shared.tell();
+        let mut state = shared.state();
+        state.places[self.index] = Place::default();
+        shared.tell(&state);
     }
 }
 
@@ -364,8 +366,9 @@ pub struct Alone(GuestMemory);
 impl Drop for Alone {
     fn drop(&mut self) {
         let shared = self.0.rendezvous();
-        shared.state().alone = None;
-        shared.tell();
+        let mut state = shared.state();
+        state.alone = None;
+        shared.tell(&state);
     }
 }
 

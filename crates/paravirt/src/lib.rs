@@ -37,6 +37,8 @@ pub enum Work {
     SetEoiFlag(Option<GuestPhysAddr>),
     /// Deliver these messages to the processors that they name.
     Send(Vec<ApicMessage>),
+    /// End the halt of this vCPU, or its next one.
+    Unhalt(u32),
     /// Let somebody else run: the vCPU that is named was seen not to.
     Yield,
 }

@@ -11,6 +11,8 @@ use x86::{CpuState, Rflags};
 
 use crate::jumps::{Entry, Kind};
 
+/// After so many PAUSEs, some tens of microseconds, a vCPU lets others run.
+const PAUSES: u64 = 1 << 10;
 /// Room for return addresses and signal frames.
 const STACK: usize = 256 << 10;
 
@@ -99,6 +101,10 @@ pub(crate) struct Context {
     pub(crate) direction_mask: u64,
     pub(crate) mask_31: u64,
     pub(crate) mask_63: u64,
+    /// The bit of [`Self::pauses`] that makes PAUSE leave.
+    pub(crate) pause_mask: u64,
+    /// How often PAUSE was executed since entering.
+    pub(crate) pauses: u64,
     /// EFLAGS.OF by its value.
     pub(crate) overflow: [u32; 2],
     /// Blocks executed, in code that counts.
@@ -188,6 +194,7 @@ impl Context {
         self.upper_half_mask = !0 << 47;
         self.direction_mask = Rflags::DF.bits();
         (self.mask_31, self.mask_63) = (31, 63);
+        self.pause_mask = PAUSES;
         self.overflow = [0, 1 << 11];
         self.tlb.initialize();
     }

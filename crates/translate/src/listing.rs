@@ -200,7 +200,7 @@ const FIELDS: &[(i32, &str)] = fields! {
     save_rax save_rdx save_r10 save_r11 flags fpu_blocked fpu_wanted upper_clean memory_clean high_clean
     host_mxcsr target exit_at host_rsp system_flags interrupt_flag signals tsc_offset ways nowhere ring syscall_code
     syscall_entry syscall_blocked sysret_blocked syscall_kept popf_mask sysret_mask upper_half_mask
-    direction_mask mask_31 mask_63 overflow blocks tests refills
+    direction_mask mask_31 mask_63 pause_mask pauses overflow blocks tests refills
 };
 
 #[cfg(test)]

@@ -49,8 +49,8 @@ pub(super) fn choose(instruction: &Instruction) -> Option<Handler> {
         | M::Prefetcht1
         | M::Prefetcht2
         | M::Prefetchw
-        | M::Prefetchwt1
-        | M::Pause => Some(nop),
+        | M::Prefetchwt1 => Some(nop),
+        M::Pause => Some(pause),
         _ => conditional(instruction),
     }
 }
@@ -175,6 +175,19 @@ fn lea(cpu: &mut Cpu, insn: &Insn) -> Exec {
 
 /// Prefetches and CLDEMOTE are hints: they never fault, so they do nothing.
 fn nop(_cpu: &mut Cpu, _insn: &Insn) -> Exec {
+    Ok(())
+}
+
+/// After so many PAUSEs, some tens of microseconds, other threads of the host
+/// may run: what the guest waits for may be one of them.
+const PAUSES: u64 = 256;
+
+fn pause(cpu: &mut Cpu, _insn: &Insn) -> Exec {
+    cpu.pauses += 1;
+    if cpu.pauses >= PAUSES {
+        cpu.pauses = 0;
+        std::thread::yield_now();
+    }
     Ok(())
 }
 

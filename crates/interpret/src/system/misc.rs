@@ -21,13 +21,15 @@ const APIC: u32 = 1 << 9;
 pub(super) fn choose(instruction: &Instruction) -> Option<Choice> {
     use Mnemonic as M;
     let (handler, flow): (Handler, Flow) = match instruction.mnemonic() {
-        M::Cpuid => (cpuid, Flow::Next),
+        // What serializes ends a block: another processor may have changed what
+        // follows (SDM 3A 9.3).
+        M::Cpuid => (cpuid, Flow::End),
         M::Hlt => (hlt, Flow::End),
         M::Monitor => (monitor, Flow::Next),
         M::Mwait => (mwait, Flow::End),
-        M::Invlpg => (invlpg, Flow::Next),
-        M::Invpcid => (invpcid, Flow::Next),
-        M::Invd | M::Wbinvd | M::Wbnoinvd => (privileged_nop, Flow::Next),
+        M::Invlpg => (invlpg, Flow::End),
+        M::Invpcid => (invpcid, Flow::End),
+        M::Invd | M::Wbinvd | M::Wbnoinvd => (privileged_nop, Flow::End),
         M::Clflush | M::Clflushopt | M::Clwb => (flush_line, Flow::Next),
         M::Vmcall | M::Vmmcall => (hypercall, Flow::End),
         M::Ud0 | M::Ud1 | M::Ud2 => (super::undefined, Flow::End),

@@ -18,7 +18,8 @@ pub(super) fn choose(instruction: &Instruction) -> Option<Choice> {
         M::Sidt => sidt,
         _ => return None,
     };
-    Some((handler, Flow::Next))
+    // Loads of tables serialize.
+    Some((handler, Flow::End))
 }
 
 /// Reads limit and base; with 16-bit operands the base has 24 bits.

@@ -14,7 +14,7 @@ use super::script::{Cpu, Player};
 use crate::sync::lock;
 use crate::{BootSource, Machine, MachineConfig, MachineError, MachineHandle, OnReset, Outcome, Protocol};
 
-fn firmware() -> BootSource {
+pub(super) fn firmware() -> BootSource {
     BootSource::Firmware(vec![0xf4; 4096])
 }
 

@@ -142,7 +142,7 @@ fn processors_reach_each_other() {
     bench.apic_write(0, 0x300, 0x4500);
     assert!(bench.is_pending(1, Signal::Init) && !bench.is_pending(0, Signal::Init));
     bench.apic_write(0, 0x300, 0x46_9f);
-    assert_eq!(bench.board.signals(1).take_sipi(), Some(0x9f));
+    assert_eq!(bench.board.signals(1).take_init_and_sipi(), (true, Some(0x9f)));
     bench.apic_write(1, 0xf0, 0x1ff);
     bench.apic_write(1, 0x300, 0xc_0400);
     assert!(bench.is_pending(0, Signal::Nmi) && !bench.is_pending(1, Signal::Nmi));

@@ -8,6 +8,7 @@ use crate::Work;
 
 /// The operations that are offered.
 const VAPIC_POLL_IRQ: u64 = 1;
+const KICK_CPU: u64 = 5;
 const SEND_IPI: u64 = 10;
 const SCHED_YIELD: u64 = 11;
 
@@ -41,12 +42,20 @@ pub(super) fn perform(call: &mut Hypercall, vcpus: u32) -> Option<Work> {
     let (answer, work) = match request.number {
         _ if call.cpl != 0 => (-EPERM, None),
         VAPIC_POLL_IRQ => (0, None),
+        KICK_CPU => (0, kick(&request, vcpus)),
         SEND_IPI => send_ipi(&request, vcpus),
         SCHED_YIELD => (0, Some(Work::Yield)),
         _ => (-ENOSYS, None),
     };
     call.rax = if call.long { answer as u64 } else { u64::from(answer as u32) };
     work
+}
+
+/// Ends the halt, or the next one, of the processor with the APIC id in the
+/// second argument.
+fn kick(call: &Call, vcpus: u32) -> Option<Work> {
+    let id = u32::try_from(call.args[1]).ok()?;
+    (id < vcpus).then_some(Work::Unhalt(id))
 }
 
 /// Sends an interrupt to the processors of a bitmap, whose bit 0 is the APIC id
@@ -90,7 +99,7 @@ mod tests {
     #[test]
     fn unknown_calls_and_user_mode_are_refused() {
         for (number, cpl, answer) in
-            [(u64::MAX, 0, -1000), (5, 0, -1000), (99, 0, -1000), (11, 3, -1), (1, 0, 0)]
+            [(u64::MAX, 0, -1000), (6, 0, -1000), (99, 0, -1000), (11, 3, -1), (1, 0, 0)]
         {
             let mut call = Hypercall { cpl, ..call(number, [0; 4]) };
             assert_eq!(perform(&mut call, 1), None, "{number}");
@@ -125,6 +134,15 @@ mod tests {
         for first in [1, u64::from(u32::MAX), u64::MAX] {
             let mut call = call_ipi([3, 3, first, 0x41]);
             assert!(ids(perform(&mut call, 1)).is_empty(), "{first:#x}");
+            assert_eq!(call.rax, 0);
+        }
+    }
+
+    #[test]
+    fn a_kick_is_for_a_processor_that_exists() {
+        for (id, work) in [(3, Some(Work::Unhalt(3))), (4, None), (u64::MAX, None)] {
+            let mut call = call(KICK_CPU, [0, id, 0, 0]);
+            assert_eq!(perform(&mut call, 4), work);
             assert_eq!(call.rax, 0);
         }
     }

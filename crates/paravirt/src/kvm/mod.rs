@@ -43,6 +43,10 @@ const OFFERED: [(u32, &str); 7] = [
 /// Those of them that are hypercalls.
 const CALLS: [u32; 2] = [11, 13];
 
+/// Also offered where vCPUs wait for each other's threads: a spin lock halts
+/// after a while, and whoever leaves it kicks.
+const PV_UNHALT: u32 = 1 << 7;
+
 /// The registers.
 const MSR_WALL_CLOCK: u32 = 0x11;
 const MSR_SYSTEM_TIME: u32 = 0x12;
@@ -66,6 +70,8 @@ pub struct KvmConfig {
     /// Whether its hypercalls reach the processors: those that interrupt or
     /// favour another one are offered then.
     pub calls_reach_processors: bool,
+    /// There are more vCPUs than the host can run at once.
+    pub overcommitted: bool,
     /// What the time of day, since 1970, was when the machine's time began.
     pub epoch: Duration,
 }
@@ -165,8 +171,9 @@ impl Interface for Kvm {
     fn cpuid(&self) -> Vec<(u32, CpuidResult)> {
         let [ebx, ecx, edx] = KVM;
         let reach = self.config.calls_reach_processors;
+        let waits = if reach && self.config.overcommitted { PV_UNHALT } else { 0 };
         let offered = OFFERED.iter().filter(|(bit, _)| reach || !CALLS.contains(bit));
-        let features = offered.fold(0, |bits, (bit, _)| bits | 1 << bit);
+        let features = offered.fold(waits, |bits, (bit, _)| bits | 1 << bit);
         vec![
             (SIGNATURE, CpuidResult::new(HIGHEST, ebx, ecx, edx)),
             (FEATURES, CpuidResult::new(features, 0, 0, 0)),

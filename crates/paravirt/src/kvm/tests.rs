@@ -9,6 +9,7 @@ fn kvm() -> (GuestMemory, Kvm) {
         tsc_hz: HZ,
         vcpus: 1,
         calls_reach_processors: true,
+        overcommitted: false,
         epoch: Duration::new(1_700_000_000, 250_000_000),
     };
     (memory.clone(), Kvm::new(memory, config))
@@ -39,12 +40,26 @@ fn linux_finds_what_it_looks_for() {
     assert_eq!(text, b"KVMKVMKVM\0\0\0");
     assert_eq!((leaves[0].0, signature.eax), (0x4000_0000, 0x4000_0010));
     assert_eq!(leaves[1], (0x4000_0001, CpuidResult::new(0x0100_284b, 0, 0, 0)));
+    let config = KvmConfig {
+        tsc_hz: HZ,
+        vcpus: 9,
+        calls_reach_processors: true,
+        overcommitted: true,
+        epoch: Duration::ZERO,
+    };
+    let many = Kvm::new(GuestMemory::new(2 << 20).unwrap(), config);
+    assert_eq!(many.cpuid()[1].1.eax, 0x0100_284b | PV_UNHALT);
 }
 
 #[test]
 fn calls_that_reach_nobody_are_not_offered() {
-    let config =
-        KvmConfig { tsc_hz: HZ, vcpus: 1, calls_reach_processors: false, epoch: Duration::default() };
+    let config = KvmConfig {
+        tsc_hz: HZ,
+        vcpus: 1,
+        calls_reach_processors: false,
+        overcommitted: true,
+        epoch: Duration::default(),
+    };
     let kvm = Kvm::new(GuestMemory::new(2 << 20).unwrap(), config);
     assert_eq!(kvm.cpuid()[1].1.eax, 0x0100_004b);
 }

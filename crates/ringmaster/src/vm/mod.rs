@@ -158,7 +158,7 @@ fn engine_of(request: &VmRequest) -> Result<Box<dyn Engine>, Failure> {
         EngineKind::Interpret => Ok(Box::new(interpret::Interpreter)),
         EngineKind::Translate => {
             let count = request.stats.is_some();
-            let code_cache = request.code_cache;
+            let code_cache = share_of(request.code_cache, request.cpus);
             let options = translate::Options { count, code_cache, ..translate::Options::default() };
             Ok(Box::new(translate::Translator::with(options)))
         }
@@ -166,6 +166,15 @@ fn engine_of(request: &VmRequest) -> Result<Box<dyn Engine>, Failure> {
             .map(|engine| Box::new(engine) as Box<dyn Engine>)
             .map_err(|error| Failure::host_lacks(error.to_string())),
     }
+}
+
+/// Each processor's share of the memory for translated code: as long as it is
+/// not too little to work with.
+fn share_of(code_cache: usize, cpus: u16) -> usize {
+    const PAGE: usize = 4096;
+    const ENOUGH: usize = 32 << 20;
+    let share = code_cache / usize::from(cpus.max(1)) / PAGE * PAGE;
+    share.max(code_cache.min(ENOUGH))
 }
 
 fn boot_source(guest: Guest) -> BootSource {
@@ -248,4 +257,18 @@ fn take_terminal(
             if goes_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         }),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processors_share_the_code_cache_while_there_is_enough() {
+        const MIB: usize = 1 << 20;
+        let shares = [(128, 1, 128), (128, 2, 64), (128, 8, 32), (16, 4, 16), (1024, 32, 32), (90, 1, 90)];
+        for (all, cpus, share) in shares {
+            assert_eq!(share_of(all * MIB, cpus), share * MIB, "{all}, {cpus}");
+        }
+    }
 }

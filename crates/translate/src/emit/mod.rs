@@ -304,10 +304,7 @@ impl Body<'_> {
             | M::Prefetcht2
             | M::Prefetchw
             | M::Prefetchwt1 => Some(Flow::Next),
-            M::Pause => {
-                self.asm().bytes(&[0xf3, 0x90]);
-                Some(Flow::Next)
-            }
+            M::Pause => self.pause(),
             M::Push => self.push(instruction),
             M::Pop => self.pop(instruction),
             M::Leave => self.leave(instruction),

@@ -280,6 +280,19 @@ impl Body<'_> {
         Some(Flow::Next)
     }
 
+    /// Now and then the interpreter executes it, which lets other threads of the
+    /// host run: what the guest waits for may be one of them.
+    pub(super) fn pause(&mut self) -> Option<Flow> {
+        let asm = self.asm();
+        asm.load(RCX, field(offset!(pauses)));
+        asm.lea(true, RCX, at(RCX, 1));
+        asm.store(field(offset!(pauses)), RCX);
+        asm.pext(RCX, RCX, field(offset!(pause_mask)));
+        self.interpret_unless_rcx_is_zero();
+        self.asm().bytes(&[0xf3, 0x90]);
+        Some(Flow::Next)
+    }
+
     fn swapgs(&mut self) -> Option<Flow> {
         if self.mode.cpl() != 0 || !self.mode.long() {
             return None;

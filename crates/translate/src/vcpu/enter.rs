@@ -134,6 +134,7 @@ impl Core {
             (*context).system_flags = state.rflags.difference(INLINE_FLAGS).bits();
             (*context).interrupt_flag = state.rflags.intersection(Rflags::IF).bits();
             (*context).ring = 0;
+            (*context).pauses = 0;
             (*context).fs_base = state.segment(SegmentName::Fs).base;
             (*context).gs_base = state.segment(SegmentName::Gs).base;
             (*context).fpu_blocked = blocked;
@@ -211,6 +212,7 @@ impl Core {
         let context = self.context.pointer().as_ptr();
         // SAFETY: no generated code runs now.
         let (flags, system, ring) = unsafe {
+            slow.note_pauses((*context).pauses);
             let state = slow.state_mut();
             state.segment_mut(SegmentName::Fs).base = (*context).fs_base;
             state.segment_mut(SegmentName::Gs).base = (*context).gs_base;

@@ -6,6 +6,7 @@ use crate::processors::{End, Several};
 pub(super) fn guests() -> Vec<Several> {
     vec![
         Several::new("code_changed_by_the_manual", 2, End::Pass, flag_boot(), flag_other()),
+        Several::new("code_changed_behind_cpuid", 2, End::Pass, behind_boot(), behind_other()),
         Several::new("code_changed_under_an_interrupt", 2, End::Pass, ipi_boot(), ipi_other()),
         Several::new("a_loop_that_is_overwritten_ends", 2, End::Pass, loop_boot(), loop_other()),
     ]
@@ -49,6 +50,51 @@ fn flag_other() -> crate::asm::Code {
         cpuid
         mov eax, 0x210000
         call eax
+        mov [0x7018], eax
+        mov [0x7014], esi
+        jmp 1b
+    ")
+}
+
+/// The same, where the changed instruction comes right behind the serializing
+/// one.
+fn behind_boot() -> crate::asm::Code {
+    code32!(at 0x110000; "
+        mov ebp, 0x100100
+        call ebp
+        xor ecx, ecx
+    1:  inc ecx
+        mov [0x118041], ecx
+        mov [0x7010], ecx
+    2:  pause
+        cmp [0x7014], ecx
+        jne 2b
+        mov dl, 0x41
+        cmp [0x7018], ecx
+        jne 9f
+        cmp ecx, 300
+        jne 1b
+        mov ebp, 0x100110
+        jmp ebp
+    9:  mov ebp, 0x100120
+        jmp ebp
+    ")
+}
+
+fn behind_other() -> crate::asm::Code {
+    code32!(at 0x118000; "
+        mov esi, 0
+    1:  inc esi
+        jmp 2f
+        .skip 0x30 - (. - 99b)
+    2:  mov eax, [0x7010]
+        sub eax, esi
+        jnz 2b
+        nop
+        .skip 0x3e - (. - 99b), 0x90
+        cpuid
+        .byte 0xb8
+        .long 0
         mov [0x7018], eax
         mov [0x7014], esi
         jmp 1b

@@ -9,6 +9,7 @@ pub(super) fn guests() -> Vec<Several> {
         starts.map(|(name, cpus)| Several::new(name, cpus, End::Pass, start_boot(), start_other())).into();
     all.extend([
         Several::new("interrupts_between_processors", 3, End::Pass, kinds_boot(), kinds_other()),
+        Several::new("a_kick_ends_a_halt", 2, End::Pass, kick_boot(), kick_other()),
         Several::new("a_mapping_is_shot_down", 2, End::Pass, shootdown_boot(), shootdown_other()),
     ]);
     all
@@ -200,6 +201,42 @@ fn kinds_other() -> crate::asm::Code {
         lock inc dword ptr [0x7010]
     1:  sti
         hlt
+        jmp 1b
+    ")
+}
+
+/// KVM's hypercall 5 ends a halt with interrupts off, and one that comes after
+/// it.
+fn kick_boot() -> crate::asm::Code {
+    code32!(at 0x110000; "
+        mov ebp, 0x100100
+        call ebp
+        xor edi, edi
+    1:  inc edi
+        mov eax, 5
+        xor ebx, ebx
+        mov ecx, 1
+        vmcall
+        mov dl, 0x41
+        test eax, eax
+        jnz 9f
+    2:  pause
+        cmp [0x7010], edi
+        jne 2b
+        cmp edi, 20
+        jne 1b
+        mov ebp, 0x100110
+        jmp ebp
+    9:  mov ebp, 0x100120
+        jmp ebp
+    ")
+}
+
+fn kick_other() -> crate::asm::Code {
+    code32!(at 0x118000; "
+    1:  cli
+        hlt
+        inc dword ptr [0x7010]
         jmp 1b
     ")
 }

@@ -28,10 +28,11 @@ pub(crate) fn interrupts_allowed(cpu: &Cpu) -> bool {
 
 /// Acts on INIT and start-up IPIs that have arrived.
 pub(crate) fn take_init_and_sipi(cpu: &mut Cpu) {
-    if cpu.signals.take(Signal::Init) {
+    let (has_init, vector) = cpu.signals.take_init_and_sipi();
+    if has_init {
         init(cpu);
     }
-    if let Some(vector) = cpu.signals.take_sipi() {
+    if let Some(vector) = vector {
         start_up(cpu, vector);
     }
 }
@@ -39,6 +40,7 @@ pub(crate) fn take_init_and_sipi(cpu: &mut Cpu) {
 fn init(cpu: &mut Cpu) {
     cpu.state.init(cpu.id == 0);
     cpu.debug_hits = 0;
+    cpu.unhalted = false;
     cpu.refresh();
     cpu.paging_changed();
 }
