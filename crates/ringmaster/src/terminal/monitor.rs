@@ -9,18 +9,19 @@ pub const PROMPT: &str = "(ringmaster) ";
 
 /// What `help` prints.
 pub const HELP: &[&str] = &[
-    "status     whether the guest runs, for how long, and by which engine",
-    "stop       let the guest and its time stand still",
-    "continue   go on",
-    "reset      press the reset button",
-    "power      press the power button; the guest may shut down",
-    "quit       leave; the guest is stopped at once",
-    "console    return to the guest's console (so does Ctrl-A c)",
-    "help       this help",
+    "status         whether the guest runs, for how long, and by which engine",
+    "stop           let the guest and its time stand still",
+    "continue       go on",
+    "reset          press the reset button",
+    "power          press the power button; the guest may shut down",
+    "balloon SIZE   ask the guest to give up SIZE of its memory in all, such as 256M",
+    "quit           leave; the guest is stopped at once",
+    "console        return to the guest's console (so does Ctrl-A c)",
+    "help           this help",
 ];
 
 /// What the user can have done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     /// Tell how the guest is.
     Status,
@@ -32,6 +33,8 @@ pub enum Command {
     Reset,
     /// Press the power button.
     Power,
+    /// Have the balloon hold this much; the text is a size.
+    Balloon(String),
     /// Leave.
     Quit,
     /// Return to the console.
@@ -51,6 +54,9 @@ impl FromStr for Command {
     /// Names of QEMU's monitor are understood too.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let words: Vec<&str> = text.split_whitespace().collect();
+        if let ["balloon", size] = words.as_slice() {
+            return Ok(Self::Balloon((*size).to_owned()));
+        }
         match words.join(" ").as_str() {
             "status" | "info status" => Ok(Self::Status),
             "stop" | "pause" => Ok(Self::Stop),
@@ -113,7 +119,7 @@ mod tests {
     #[test]
     fn each_command_of_the_help_is_understood() {
         for line in HELP {
-            let name = line.split(' ').next().unwrap();
+            let (name, _) = line.split_once("  ").unwrap();
             assert!(name.parse::<Command>().is_ok(), "{name}");
         }
         assert_eq!(" info   status ".parse(), Ok(Command::Status));

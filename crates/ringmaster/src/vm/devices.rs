@@ -1,7 +1,7 @@
 //! The virtio devices of a machine, beside disks and network cards.
 
 use machine::{Transport, VirtioSlot};
-use virtio::balloon::Balloon;
+use virtio::balloon::{Balloon, BalloonHandle};
 use virtio::fs::SharedFolder;
 use virtio::rng::Rng;
 use virtio::vsock::Vsock;
@@ -10,24 +10,30 @@ use super::ports::{self, PortEnds};
 use crate::cli::devices::DeviceArgs;
 use crate::exit::Failure;
 
-/// Makes the devices that are asked for; what is behind the ports outlives
-/// them.
-pub(super) fn open(
-    args: &DeviceArgs,
-    memory: u64,
-    transport: Transport,
-) -> Result<(PortEnds, Vec<VirtioSlot>), Failure> {
+/// Devices, and what is behind them.
+pub(super) struct Others {
+    pub(super) slots: Vec<VirtioSlot>,
+    /// What is behind the ports; it outlives the devices.
+    pub(super) ends: PortEnds,
+    pub(super) balloon: Option<BalloonHandle>,
+}
+
+/// Makes the devices that are asked for.
+pub(super) fn open(args: &DeviceArgs, memory: u64, transport: Transport) -> Result<Others, Failure> {
     let mut slots = Vec::new();
     let (ends, console) = ports::open(args)?;
     slots.extend(console.map(|device| VirtioSlot::new(device, transport)));
     if let Some(rate) = args.rng {
         slots.push(VirtioSlot::new(Rng::new(rate.map(|rate| rate.0)), transport));
     }
+    let mut handle = None;
     if let Some(size) = args.balloon {
         if size.0 >= memory {
             return Err(Failure::usage("the balloon cannot take all of the guest's memory"));
         }
-        slots.push(VirtioSlot::new(Balloon::new(size.0), transport));
+        let balloon = Balloon::new(size.0);
+        handle = Some(balloon.handle());
+        slots.push(VirtioSlot::new(balloon, transport));
     }
     if let Some(place) = &args.vsock {
         let device = Vsock::new(place.cid, &place.path).map_err(|error| {
@@ -41,5 +47,5 @@ pub(super) fn open(
         })?;
         slots.push(VirtioSlot::new(device, transport));
     }
-    Ok((ends, slots))
+    Ok(Others { slots, ends, balloon: handle })
 }

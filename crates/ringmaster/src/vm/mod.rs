@@ -31,6 +31,7 @@ use crate::exit::{ExitStatus, Failure};
 use crate::image::Image;
 use crate::output;
 use crate::terminal::{Event, Terminal};
+use devices::Others;
 use ending::{Ending, Reason};
 use monitor::Monitor;
 use ports::PortEnds;
@@ -111,8 +112,9 @@ pub fn launch(request: VmRequest) -> Result<ExitStatus, Failure> {
     let ending = Arc::new(Ending::default());
     let (disks, mut slots) = disks::Disks::open(&request.devices.disks, request.cpus, request.transport)?;
     slots.extend(net::open(&request.devices.net, request.transport)?);
-    let (mut ports, others) =
-        devices::open(&request.devices.others, request.memory.bytes(), request.transport)?;
+    let memory = request.memory.bytes();
+    let Others { slots: others, ends: mut ports, balloon } =
+        devices::open(&request.devices.others, memory, request.transport)?;
     require_one_stdio(&request.console, &ports)?;
     slots.extend(others);
     let facts = monitor::facts(&request);
@@ -138,7 +140,7 @@ pub fn launch(request: VmRequest) -> Result<ExitStatus, Failure> {
         let handle = machine.handle();
         ports.attach(source, Arc::new(move |bytes| handle.input(bytes)))?;
     }
-    let monitor = Monitor::new(machine.handle(), facts);
+    let monitor = Monitor { machine: machine.handle(), facts, balloon, memory };
     let terminal = take_terminal(&request.console, &ports, monitor, machine.handle(), &ending)?;
     let outcome = ending.with_timeout(request.timeout, || machine.run());
     ports.close();

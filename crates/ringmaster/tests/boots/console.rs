@@ -24,6 +24,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         needing("the_monitor_stops_and_continues_the_guest", &AMD64, monitor),
         needing("the_monitor_resets_the_guest", &AMD64, reset),
         needing("the_monitors_power_button_reaches_linux", &DRIVERS, power_button),
+        needing("the_monitor_asks_for_memory", &DRIVERS, memory),
         needing("nothing_is_left_behind_when_the_process_is_asked_to_end", &DRIVERS, asked_to_end),
         Trial::test("a_run_that_cannot_start_leaves_nothing_behind", cannot_start),
     ]
@@ -201,6 +202,37 @@ fn power_button(drivers: &Drivers) -> Result<(), Failed> {
     run.wait_for("waiting-for-event")?;
     run.type_in("\x01cpower\r")?;
     run.wait_for("the-button-was-pressed")?;
+    ended(run, 0)
+}
+
+/// The balloon grows and shrinks while the guest runs.
+fn memory(drivers: &Drivers) -> Result<(), Failed> {
+    let folder = tempfile::tempdir()?;
+    let script = "
+        pages() { sed -n \"s/^balloon_$1 //p\" /proc/vmstat; }
+        echo no-pages-yet-$(pages inflate)
+        while [ $(pages inflate) -lt 16384 ]; do sleep 0.2; done; echo has-given
+        while [ $(pages deflate) -lt 16384 ]; do sleep 0.2; done; echo has-got-back";
+    let options = ["--balloon".to_owned()];
+    let mut run = on_a_terminal(&drivers.arguments(folder.path(), script, "no_timer_check", &options)?)?;
+    run.wait_for("no-pages-yet-0")?;
+    run.type_in("\x01cballoon 1T\rballoon 64M\r")?;
+    run.wait_for("'1T' is not possible")?;
+    run.wait_for("asked to give up 64 MiB")?;
+    run.wait_for("has-given")?;
+    // The guest tells how much it holds a little later.
+    let end = Instant::now() + LIMIT;
+    while !run.said.contains("of memory, balloon 64 MiB") {
+        if Instant::now() > end {
+            return Err(run.complaint("never held 64 MiB"));
+        }
+        run.said.clear();
+        run.type_in("status\r")?;
+        run.wait_for(" MiB\r")?;
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    run.type_in("balloon 0\r")?;
+    run.wait_for("has-got-back")?;
     ended(run, 0)
 }
 
