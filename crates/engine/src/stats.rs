@@ -54,6 +54,8 @@ pub struct TranslationStats {
     pub guest_bytes: u64,
     /// Bytes of host code in them.
     pub host_bytes: u64,
+    /// Blocks dropped because the code cache was full.
+    pub blocks_evicted: u64,
     /// Blocks executed, if they were counted.
     pub blocks_run: Option<u64>,
     /// Tests of the first level of the TLB, if they were counted.

@@ -110,6 +110,8 @@ pub const GLOBAL: u64 = 1 << 6;
 const LAST_ASID: u64 = 0xfff;
 /// Bits of the filter of large pages.
 const FILTER: usize = 4096;
+/// Bits of the filter of pages that may be written.
+const WRITABLE: usize = 1 << 14;
 /// The most code pages that are remembered before everything is forgotten.
 const MAX_FETCHED: usize = 1 << 16;
 /// Binary logarithms of the sizes of large pages; a piece of 4 MiB is flushed
@@ -186,6 +188,9 @@ pub struct Tlb {
     large: [u64; FILTER / 64],
     /// Some entry is a piece of a page of 1 GiB.
     huge: bool,
+    /// Which host pages (hashed) have had entries with rights to write since
+    /// everything was forgotten.
+    writable: [u64; WRITABLE / 64],
     /// Counts flushes of any kind, for those who cache translations
     /// themselves.
     pub flushes: u64,
@@ -323,6 +328,10 @@ impl Tlb {
         });
         set[slot] = way;
         self.second_used = true;
+        if fill.rights & WRITES != 0 {
+            let bit = writable_bit(fill.host as u64);
+            self.writable[bit / 64] |= 1 << (bit % 64);
+        }
         self.note_large(fill.lin, fill.shift);
         if view.cached() && fill.rights & right(view, write) != 0 {
             self.insert_first(view, write, fill.lin, fill.host as u64, fill.global);
@@ -335,6 +344,7 @@ impl Tlb {
         self.code_flushes.all += 1;
         self.large.fill(0);
         self.huge = false;
+        self.writable.fill(0);
         if let Some(fetched) = &mut self.fetched {
             fetched.clear();
         }
@@ -506,6 +516,10 @@ impl Tlb {
     /// Takes away the rights to write the host page at `host` without a look.
     pub(crate) fn forbid_writes(&mut self, host: *mut u8) {
         let host = host as u64;
+        let bit = writable_bit(host);
+        if self.writable[bit / 64] & 1 << (bit % 64) == 0 {
+            return;
+        }
         self.forbidden += 1;
         for set in &mut self.second {
             for way in &mut set.0 {
@@ -542,6 +556,11 @@ impl Tlb {
             (self.used[view][1], self.local[view][1]) = (0, 0);
         }
     }
+}
+
+fn writable_bit(host: u64) -> usize {
+    let page = host >> 12;
+    (page ^ page >> 14) as usize % WRITABLE
 }
 
 fn large_bit(lin: u64) -> usize {

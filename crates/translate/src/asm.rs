@@ -80,6 +80,10 @@ impl Mem {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Hole(usize);
 
+/// The same for a branch of two bytes: where it ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ShortHole(usize);
+
 /// Host code in the making, for a place in the code cache that is known.
 pub(crate) struct Asm {
     code: Vec<u8>,
@@ -218,12 +222,6 @@ impl Asm {
         self.op_mem(false, &[0x89], from, mem);
     }
 
-    /// Stores 16 bits.
-    pub(crate) fn store16(&mut self, mem: Mem, from: Reg) {
-        self.byte(0x66);
-        self.op_mem(false, &[0x89], from, mem);
-    }
-
     /// Stores a constant of 32 bits, sign-extended if `wide`.
     pub(crate) fn store_imm(&mut self, wide: bool, mem: Mem, value: i32) {
         self.op_mem(wide, &[0xc7], 0, mem);
@@ -330,6 +328,25 @@ impl Asm {
         assert!(self.code.len() - from < 128, "JRCXZ does not reach that far");
         self.code[from - 1] = (self.code.len() - from) as u8;
         result
+    }
+
+    /// JRCXZ to a place close by, to be filled in.
+    pub(crate) fn jrcxz_short(&mut self) -> ShortHole {
+        self.bytes(&[0xe3, 0]);
+        ShortHole(self.code.len())
+    }
+
+    /// JMP to a place close by, to be filled in.
+    pub(crate) fn jmp_short(&mut self) -> ShortHole {
+        self.bytes(&[0xeb, 0]);
+        ShortHole(self.code.len())
+    }
+
+    /// Fills in a short branch: it leads here.
+    pub(crate) fn fill_short(&mut self, hole: ShortHole) {
+        let rel = self.code.len() - hole.0;
+        assert!(rel < 128, "a short branch does not reach that far");
+        self.code[hole.0 - 1] = rel as u8;
     }
 
     /// JRCXZ to an address close by.

@@ -7,15 +7,25 @@ use std::ops::Range;
 use interpret::slow::SlowInsn;
 use memory::{CodeHit, granule_mask};
 
-use crate::cache::CodeCache;
+use crate::cache::{CodeCache, Layout, PARTS};
 use crate::emit::Made;
 use crate::mode::Mode;
 
 /// Host code is looked up by pieces of this many bytes.
 const LINE: usize = 64;
 
-/// The number of a block.
-pub(crate) type BlockId = u32;
+/// A block: the part of the code cache that it lies in, and its number there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BlockId {
+    part: u8,
+    number: u32,
+}
+
+impl BlockId {
+    fn lies_in(self, part: usize) -> bool {
+        usize::from(self.part) == part
+    }
+}
 
 /// How an instruction accesses memory, as far as a miss of the TLB must know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,15 +159,18 @@ impl Block {
 
     /// The mark of the instruction whose host code holds `address`.
     pub(crate) fn mark_at(&self, address: usize) -> Mark {
-        let host = (address - self.start) as u32;
-        let after = self.marks.partition_point(|mark| mark.host <= host);
-        self.marks[after.saturating_sub(1)]
+        self.marks[self.mark_number(address)]
     }
 
-    /// The place of the instruction after the one at `place`.
-    pub(crate) fn next_place(&self, place: u16) -> Option<u16> {
-        let index = self.marks.partition_point(|mark| mark.guest <= place);
-        self.marks.get(index).map(|mark| mark.guest)
+    fn mark_number(&self, address: usize) -> usize {
+        let host = (address - self.start) as u32;
+        self.marks.partition_point(|mark| mark.host <= host).saturating_sub(1)
+    }
+
+    /// The place of the instruction after the one whose host code holds
+    /// `address`.
+    pub(crate) fn place_behind(&self, address: usize) -> Option<u16> {
+        self.marks.get(self.mark_number(address) + 1).map(|mark| mark.guest)
     }
 
     /// The pieces of page `page` that its guest code lies in.
@@ -209,76 +222,114 @@ impl Hasher for KeyHasher {
 
 type Map<K, V> = HashMap<K, V, BuildHasherDefault<KeyHasher>>;
 
-/// All blocks of one vCPU.
+/// The blocks in one part of the code cache, in the order of their addresses.
 #[derive(Default)]
-pub(crate) struct Blocks {
+struct Part {
     all: Vec<Block>,
+    /// The last block with code in each line.
+    lines: Vec<u32>,
+    /// Bytes that they take apart from host code.
+    bytes: usize,
+}
+
+impl Part {
+    /// Notes the block that reaches furthest into each line of host code;
+    /// addresses count from the start of the part.
+    fn note_lines(&mut self, number: u32, host: Range<usize>) {
+        let (from, last) = (host.start / LINE, (host.end - 1) / LINE);
+        self.lines.resize(last + 1, number);
+        self.lines[from..].fill(number);
+    }
+
+    /// The block whose host code holds `address`, in a part that begins at
+    /// `start`.
+    #[inline]
+    fn at(&self, start: usize, address: usize) -> Option<u32> {
+        let mut number = *self.lines.get((address - start) / LINE)?;
+        loop {
+            let block = self.all.get(number as usize)?;
+            if block.start <= address {
+                return (address < block.end).then_some(number);
+            }
+            number = number.checked_sub(1)?;
+        }
+    }
+}
+
+/// All blocks of one vCPU.
+pub(crate) struct Blocks {
+    layout: Layout,
+    parts: [Part; PARTS],
     by_key: Map<Key, BlockId>,
     /// Blocks by the number of their guest page.
     pages: Map<u64, Vec<BlockId>>,
     /// Blocks that indirect branches have led to, by page: their places in it,
     /// and where their host code begins.
     targets: Map<PageKey, Vec<(u16, usize)>>,
-    /// The last block with code in each line, from address `first` on.
-    lines: Vec<BlockId>,
-    first: usize,
     /// Links between pages, which hold as long as large mappings do.
     cross_links: Vec<(BlockId, u8)>,
-    bytes: usize,
 }
 
 impl Blocks {
+    /// None yet, for a code cache with this layout.
+    pub(crate) fn new(layout: Layout) -> Self {
+        Self {
+            layout,
+            parts: Default::default(),
+            by_key: Map::default(),
+            pages: Map::default(),
+            targets: Map::default(),
+            cross_links: Vec::new(),
+        }
+    }
+
     pub(crate) fn get(&self, id: BlockId) -> &Block {
-        &self.all[id as usize]
+        &self.parts[usize::from(id.part)].all[id.number as usize]
+    }
+
+    fn get_mut(&mut self, id: BlockId) -> &mut Block {
+        &mut self.parts[usize::from(id.part)].all[id.number as usize]
+    }
+
+    /// A way of a block that may be another one by now.
+    fn way_mut(&mut self, from: BlockId, way: u8) -> Option<&mut Way> {
+        let block = self.parts[usize::from(from.part)].all.get_mut(from.number as usize)?;
+        block.ways.get_mut(usize::from(way))
     }
 
     pub(crate) fn find(&self, key: &Key) -> Option<BlockId> {
         self.by_key.get(key).copied()
     }
 
-    /// Bytes in use beside the code cache.
-    pub(crate) fn bytes(&self) -> usize {
-        self.bytes
+    /// Bytes that the blocks of a part take beside the code cache.
+    pub(crate) fn bytes(&self, part: usize) -> usize {
+        self.parts[part].bytes
     }
 
-    /// The block whose host code holds `address`. Blocks lie in the order in
-    /// which they were made.
+    /// The block whose host code holds `address`.
     #[inline]
     pub(crate) fn at(&self, address: usize) -> Option<BlockId> {
-        let line = address.checked_sub(self.first)? / LINE;
-        let mut id = *self.lines.get(line)?;
-        loop {
-            let block = self.all.get(id as usize)?;
-            if block.start <= address {
-                return (address < block.end).then_some(id);
-            }
-            id = id.checked_sub(1)?;
-        }
+        let part = self.layout.part_of(address)?;
+        let number = self.parts[part].at(self.layout.start(part), address)?;
+        Some(BlockId { part: part as u8, number })
     }
 
-    /// Notes the block that reaches furthest into each line of host code.
-    fn note_lines(&mut self, id: BlockId, host: Range<usize>) {
-        if self.lines.is_empty() {
-            self.first = host.start;
-        }
-        let last = (host.end - 1 - self.first) / LINE;
-        let from = (host.start - self.first) / LINE;
-        self.lines.resize(last + 1, id);
-        self.lines[from..].fill(id);
-    }
-
-    /// Adds a block.
-    pub(crate) fn add(&mut self, block: Block) -> BlockId {
-        let id = self.all.len() as BlockId;
+    /// Adds a block, which lies behind all others in its part of the cache;
+    /// `None` if it does not lie in the cache.
+    pub(crate) fn add(&mut self, block: Block) -> Option<BlockId> {
+        let part = self.layout.part_of(block.start)?;
+        let start = self.layout.start(part);
+        let into = &mut self.parts[part];
+        let id = BlockId { part: part as u8, number: into.all.len() as u32 };
+        into.note_lines(id.number, block.start - start..block.end - start);
+        into.bytes += block.size() + size_of::<(Key, BlockId)>() * 2;
         self.pages.entry(block.key.gpa >> 12).or_default().push(id);
         if block.key.second != 0 {
             self.pages.entry(block.key.second >> 12).or_default().push(id);
         }
-        self.note_lines(id, block.start..block.end);
-        self.bytes += block.size() + size_of::<(Key, BlockId)>() * 2;
         self.by_key.insert(block.key, id);
-        self.all.push(block);
-        id
+        into.all.push(block);
+        Some(id)
     }
 
     /// Whether a block may be linked to `to`: not if that needs a second page,
@@ -290,21 +341,31 @@ impl Blocks {
 
     /// Makes `way` of `from` lead to `to`.
     pub(crate) fn link(&mut self, cache: &CodeCache, from: BlockId, way: u8, to: BlockId) {
-        let target = &mut self.all[to as usize];
-        target.incoming.push((from, way));
+        let target = self.get(to);
         let (inner, second) = (target.inner, target.key.second != 0);
-        let way_of = &mut self.all[from as usize].ways[usize::from(way)];
+        let Some(way_of) = self.way_mut(from, way) else { return };
         way_of.linked = Some(to);
         cache.patch(way_of.patch, inner);
         if second || way_of.crosses() {
             self.cross_links.push((from, way));
         }
+        self.get_mut(to).incoming.push((from, way));
     }
 
     fn unlink(&mut self, cache: &CodeCache, from: BlockId, way: u8) {
-        let way = &mut self.all[from as usize].ways[usize::from(way)];
-        if way.linked.take().is_some() {
+        if let Some(way) = self.way_mut(from, way)
+            && way.linked.take().is_some()
+        {
             cache.patch(way.patch, way.stub());
+        }
+    }
+
+    /// Cuts the links that lead to a block that is gone.
+    fn unlink_incoming(&mut self, cache: &CodeCache, incoming: Vec<(BlockId, u8)>, gone: BlockId) {
+        for (from, way) in incoming {
+            if self.way_mut(from, way).is_some_and(|way| way.linked == Some(gone)) {
+                self.unlink(cache, from, way);
+            }
         }
     }
 
@@ -318,13 +379,13 @@ impl Blocks {
     /// Notes that indirect branches lead to block `id`, and gives its page. What
     /// needs a second page, which may be mapped elsewhere, is not noted.
     pub(crate) fn note_target(&mut self, id: BlockId) -> PageKey {
-        let block = &mut self.all[id as usize];
-        let page = PageKey::of(&block.key);
+        let block = self.get_mut(id);
+        let (page, start) = (PageKey::of(&block.key), block.start);
         if !block.target && block.key.second == 0 {
             block.target = true;
             let place = (block.key.gpa & 0xfff) as u16;
-            self.targets.entry(page).or_default().push((place, block.start));
-            self.bytes += size_of::<(u16, usize)>();
+            self.targets.entry(page).or_default().push((place, start));
+            self.parts[usize::from(id.part)].bytes += size_of::<(u16, usize)>();
         }
         page
     }
@@ -343,15 +404,14 @@ impl Blocks {
     ) -> u64 {
         let page = hit.page.0 >> 12;
         let Some(blocks) = self.pages.get_mut(&page) else { return 0 };
-        let all = &self.all;
-        let (hit, rest) = std::mem::take(blocks)
-            .into_iter()
-            .partition::<Vec<_>, _>(|&id| all[id as usize].granules(page) & hit.granules != 0);
-        *blocks = rest;
+        let blocks = std::mem::take(blocks);
+        let is_hit = |&id: &BlockId| self.get(id).granules(page) & hit.granules != 0;
+        let (hit, rest) = blocks.into_iter().partition::<Vec<_>, _>(is_hit);
+        self.pages.insert(page, rest);
         let mut dropped = 0;
         for id in hit {
-            if self.all[id as usize].valid {
-                forget(&self.all[id as usize]);
+            if self.get(id).valid {
+                forget(self.get(id));
                 self.invalidate(cache, id);
                 dropped += 1;
             }
@@ -360,27 +420,106 @@ impl Blocks {
     }
 
     fn invalidate(&mut self, cache: &CodeCache, id: BlockId) {
-        let block = &mut self.all[id as usize];
+        let block = self.get_mut(id);
         block.valid = false;
-        let (key, start) = (block.key, block.start);
+        let (key, start, target) = (block.key, block.start, block.target);
         let incoming = std::mem::take(&mut block.incoming);
-        if block.target
-            && let Some(targets) = self.targets.get_mut(&PageKey::of(&key))
-        {
+        if target && let Some(targets) = self.targets.get_mut(&PageKey::of(&key)) {
             targets.retain(|&(_, code)| code != start);
         }
         if self.by_key.get(&key) == Some(&id) {
             self.by_key.remove(&key);
         }
-        for (from, way) in incoming {
-            if self.all[from as usize].ways[usize::from(way)].linked == Some(id) {
-                self.unlink(cache, from, way);
+        self.unlink_incoming(cache, incoming, id);
+    }
+
+    /// Drops the blocks in a part of the code cache, and every link with them;
+    /// how many. None of their code may be running.
+    pub(crate) fn evict(&mut self, cache: &CodeCache, part: usize) -> u64 {
+        let gone = std::mem::take(&mut self.parts[part]);
+        self.by_key.retain(|_, id| !id.lies_in(part));
+        self.pages.retain(|_, blocks| {
+            blocks.retain(|id| !id.lies_in(part));
+            !blocks.is_empty()
+        });
+        let layout = self.layout;
+        self.targets.retain(|_, targets| {
+            targets.retain(|&(_, code)| layout.part_of(code) != Some(part));
+            !targets.is_empty()
+        });
+        self.cross_links.retain(|(from, _)| !from.lies_in(part));
+        let count = gone.all.len() as u64;
+        for (number, block) in gone.all.into_iter().enumerate() {
+            for to in block.ways.iter().filter_map(|way| way.linked).filter(|to| !to.lies_in(part)) {
+                self.get_mut(to).incoming.retain(|(from, _)| !from.lies_in(part));
             }
+            let id = BlockId { part: part as u8, number: number as u32 };
+            self.unlink_incoming(cache, block.incoming, id);
         }
+        count
     }
 
     /// Drops everything.
     pub(crate) fn clear(&mut self) {
-        *self = Self::default();
+        *self = Self::new(self.layout);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mode::Mode;
+
+    /// A block of 32 bytes with one way out, whose displacement and stub lie in
+    /// it.
+    fn block(gpa: u64, start: usize) -> Block {
+        let way = Way { stub_end: start + 32, patch: start, target: 0, plain: false, linked: None };
+        let made = Made { guest_len: 4, inner: start, marks: Vec::new(), slow: Vec::new(), ways: vec![way] };
+        let key = Key { gpa, second: 0, lin: gpa, mode: Mode::default() };
+        Block::new(key, made, start..start + 32, false)
+    }
+
+    #[test]
+    fn one_part_goes_with_its_links_and_the_others_stay() {
+        let mut cache = CodeCache::new(1 << 20).unwrap();
+        let layout = cache.layout();
+        let mut blocks = Blocks::new(layout);
+        let mut made = Vec::new();
+        for part in 0..PARTS {
+            cache.begin(part);
+            for number in 0..2 {
+                let gpa = 0x1000 * (part as u64 + 1) + number * 16;
+                let start = cache.next();
+                assert!(cache.place(&[0x90; 32]));
+                made.push(blocks.add(block(gpa, start)).unwrap());
+            }
+        }
+        // Around, so that one link leads into each part and one out of it.
+        for number in 0..made.len() {
+            blocks.link(&cache, made[number], 0, made[(number + 1) % made.len()]);
+        }
+        assert_eq!(blocks.evict(&cache, 1), 2);
+        for (number, &id) in made.iter().enumerate() {
+            let gpa = 0x1000 * (number as u64 / 2 + 1) + number as u64 % 2 * 16;
+            let key = Key { gpa, second: 0, lin: gpa, mode: Mode::default() };
+            if number / 2 == 1 {
+                assert_eq!(blocks.find(&key), None);
+                continue;
+            }
+            assert_eq!(blocks.find(&key), Some(id));
+            let start = blocks.get(id).start;
+            assert_eq!(blocks.at(start + 31), Some(id));
+            let leads_to_gone = number == 1;
+            assert_eq!(blocks.get(id).ways[0].linked.is_none(), leads_to_gone);
+        }
+        assert_eq!(blocks.get(made[4]).incoming, []);
+        // What takes the place of the old is found, and linked anew.
+        cache.begin(1);
+        let start = cache.next();
+        assert!(cache.place(&[0x90; 32]));
+        let new = blocks.add(block(0x9000, start)).unwrap();
+        blocks.link(&cache, made[1], 0, new);
+        assert_eq!(blocks.at(start), Some(new));
+        assert_eq!(blocks.get(made[1]).ways[0].linked, Some(new));
     }
 }

@@ -10,14 +10,42 @@ use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 /// The host gives and takes memory by pages of this size.
 const HOST_PAGE: usize = 4096;
+/// Parts that are filled, and dropped, one after the other.
+pub(crate) const PARTS: usize = 8;
 
-/// The two mappings, filled from the start.
+/// Where the parts lie.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Layout {
+    first: usize,
+    len: usize,
+}
+
+impl Layout {
+    /// Where a part begins.
+    pub(crate) const fn start(self, part: usize) -> usize {
+        self.first + part * self.len
+    }
+
+    /// The part that an address lies in.
+    #[inline]
+    pub(crate) fn part_of(self, address: usize) -> Option<usize> {
+        let part = address.checked_sub(self.first)? / self.len;
+        (part < PARTS).then_some(part)
+    }
+}
+
+/// The two mappings. At the start lies what is kept for ever.
 pub(crate) struct CodeCache {
     file: OwnedFd,
     writable: NonNull<u8>,
     executable: NonNull<u8>,
     capacity: usize,
     used: usize,
+    /// Where the part ends that is being filled.
+    end: usize,
+    part: usize,
+    /// How far there has been code since everything was dropped.
+    reached: usize,
     /// What stays when the rest is dropped.
     kept: usize,
 }
@@ -38,7 +66,7 @@ impl CodeCache {
         };
         let writable = map(ProtFlags::READ | ProtFlags::WRITE)?;
         let executable = map(ProtFlags::READ | ProtFlags::EXEC)?;
-        Ok(Self { file, writable, executable, capacity, used: 0, kept: 0 })
+        Ok(Self { file, writable, executable, capacity, used: 0, end: capacity, part: 0, reached: 0, kept: 0 })
     }
 
     /// The addresses of all code, present and future.
@@ -61,30 +89,58 @@ impl CodeCache {
     /// Places `code`, made for [`Self::next`]; false if there is no room.
     pub(crate) fn place(&mut self, code: &[u8]) -> bool {
         let end = self.used + code.len();
-        if end > self.capacity {
+        if end > self.end {
             return false;
         }
         // SAFETY: the space lies inside the writable mapping and is free.
         unsafe {
             std::ptr::copy_nonoverlapping(code.as_ptr(), self.writable.as_ptr().add(self.used), code.len());
         }
-        self.used = end.next_multiple_of(16).min(self.capacity);
+        self.used = end.next_multiple_of(16).min(self.end);
+        self.reached = self.reached.max(self.used);
         true
     }
 
-    /// What has been placed so far outlives [`Self::clear`].
+    /// What has been placed so far is kept; the rest is divided into parts, the
+    /// first of which is filled first.
     pub(crate) fn keep(&mut self) {
-        self.kept = self.used;
+        self.kept = self.used.next_multiple_of(64);
+        self.begin(0);
+    }
+
+    /// Where the parts lie.
+    pub(crate) fn layout(&self) -> Layout {
+        let first = self.executable.as_ptr() as usize + self.kept;
+        Layout { first, len: ((self.capacity - self.kept) / PARTS) & !63 }
+    }
+
+    /// Fills `part` from its start. None of the code there may be running.
+    pub(crate) fn begin(&mut self, part: usize) {
+        let (layout, origin) = (self.layout(), self.executable.as_ptr() as usize);
+        self.part = part;
+        self.used = layout.start(part) - origin;
+        self.end = layout.start(part + 1) - origin;
     }
 
     /// Drops all code but what is kept. None of it may be running.
     pub(crate) fn clear(&mut self) {
-        self.used = self.kept;
+        self.begin(0);
+        self.reached = self.used;
     }
 
-    /// Bytes of code, with what is kept.
+    /// The part that is being filled.
+    pub(crate) fn part(&self) -> usize {
+        self.part
+    }
+
+    /// Bytes that are left in it.
+    pub(crate) fn room(&self) -> usize {
+        self.end - self.used
+    }
+
+    /// Bytes that code takes, with what is kept.
     pub(crate) fn used(&self) -> usize {
-        self.used
+        self.reached
     }
 
     /// Gives the memory of dropped code back to the host.
@@ -98,7 +154,7 @@ impl CodeCache {
     /// Makes the branch whose displacement lies at `at` lead to `target`.
     pub(crate) fn patch(&self, at: usize, target: usize) {
         let offset = at.wrapping_sub(self.executable.as_ptr() as usize);
-        debug_assert!(offset + 4 <= self.used);
+        debug_assert!(offset + 4 <= self.capacity);
         let rel = target.wrapping_sub(at + 4) as i32;
         // SAFETY: the displacement lies inside the writable mapping. Nobody
         // executes code of this cache now but this thread, which returns to it

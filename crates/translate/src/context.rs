@@ -36,8 +36,8 @@ pub(crate) struct Context {
     /// Where indirect branches lead in the current mode and address space;
     /// [`Context::nowhere`] while somebody wants the vCPU to look up.
     pub(crate) jumps: AtomicPtr<Entry>,
-    /// Nonzero while somebody wants the vCPU to look up.
-    pub(crate) exit_request: AtomicU32,
+    /// Zero while somebody wants the vCPU to look up.
+    pub(crate) undisturbed: AtomicU32,
     /// Nonzero while the guest's floating-point state is in [`CpuState`], not
     /// in the registers.
     pub(crate) fpu_away: u32,
@@ -50,7 +50,8 @@ pub(crate) struct Context {
     pub(crate) save_rdx: u64,
     pub(crate) save_r10: u64,
     pub(crate) save_r11: u64,
-    /// AX after LAHF and SETO.
+    /// AX after LAHF and SETO; as wide as it is loaded, because processors hand
+    /// over at once only what was stored as a whole. The upper half means nothing.
     pub(crate) flags: u32,
     /// Nonzero if floating-point code must not run inline (CR0.TS or EM).
     pub(crate) fpu_blocked: u32,

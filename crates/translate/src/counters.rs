@@ -12,6 +12,8 @@ pub(crate) struct Counters {
     pub(crate) blocks_made: u64,
     pub(crate) guest_bytes: u64,
     pub(crate) host_bytes: u64,
+    /// Blocks dropped because the code cache was full.
+    pub(crate) evicted: u64,
     /// Time in generated code, and in making it, if that is measured.
     pub(crate) running: Duration,
     pub(crate) translating: Duration,
@@ -25,6 +27,7 @@ impl Counters {
             blocks_made: 0,
             guest_bytes: 0,
             host_bytes: 0,
+            evicted: 0,
             running: Duration::ZERO,
             translating: Duration::ZERO,
             exits: [0; Exit::ALL.len()],
@@ -57,6 +60,7 @@ impl Counters {
             blocks_made: self.blocks_made,
             guest_bytes: self.guest_bytes,
             host_bytes: self.host_bytes,
+            blocks_evicted: self.evicted,
             blocks_run: counted.map(|(blocks, _)| blocks),
             tlb_tests: counted.map(|(_, tests)| tests),
             running: counted.map(|_| self.running),

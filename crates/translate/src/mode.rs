@@ -8,7 +8,7 @@ use crate::jumps::Kind;
 
 /// Everything besides the instructions' bytes that decides what host code a
 /// block becomes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Mode(u32);
 
 const LONG: u32 = 1 << 0;

@@ -22,7 +22,7 @@ use crate::context::{Context, addends, offset, tags};
 pub(crate) enum Exit {
     /// A direct branch whose target is not linked yet.
     Link = 0,
-    /// An indirect branch that the jump cache does not know.
+    /// An indirect branch whose target is not known.
     Indirect = 1,
     /// An instruction that the interpreter executes.
     Callout = 2,
@@ -258,7 +258,7 @@ fn exit_with(asm: &mut Asm, why: Exit, leave: usize) -> usize {
     let start = asm.here();
     asm.store(field(CALL + offset!(save_rax)), RAX);
     asm.save_flags();
-    asm.store16(field(CALL + offset!(flags)), RAX);
+    asm.store32(field(CALL + offset!(flags)), RAX);
     asm.constant(RAX, why as u64);
     asm.jmp(leave);
     start
@@ -278,7 +278,7 @@ fn miss(asm: &mut Asm, view: usize, write: bool, back: i32, slow: usize, crossin
     asm.store(field(CALL + offset!(save_rax)), RAX);
     asm.store(field(CALL + offset!(save_rdx)), RDX);
     asm.save_flags();
-    asm.store16(field(CALL + offset!(flags)), RAX);
+    asm.store32(field(CALL + offset!(flags)), RAX);
     asm.mov(RDX, R10);
     asm.arith_imm(Arith::And, true, RDX, !0xfff);
     // The set, as `set_index` computes it.

@@ -62,6 +62,9 @@ fn translation_text(stats: &TranslationStats) -> String {
         stats.host_bytes,
         stats.host_bytes as f64 / stats.guest_bytes.max(1) as f64,
     );
+    if stats.blocks_evicted > 0 {
+        let _ = write!(text, ", {} blocks evicted", stats.blocks_evicted);
+    }
     if let (Some(run), Some(share)) = (stats.blocks_run, stats.chained_share()) {
         let _ = write!(text, ", {run} executed, {:.2} % chained", share * 100.0);
     }

@@ -83,14 +83,17 @@ fn interpreted(debian: &Debian) -> Result<(), Failed> {
     run.finish_with(0)
 }
 
-/// Its code is dropped and made anew many times.
+/// Its code is dropped and made anew many times, a part at a time.
 fn evicting(debian: &Debian) -> Result<(), Failed> {
     let mut args = debian.run("uname -m; poweroff -f");
     args.splice(1..3, ["--engine", "translate", "--code-cache", "1M"].map(str::to_owned));
+    args.push("--stats".to_owned());
     let mut run = Run::start(args)?;
     run.wait_for("ringmaster: user space reached")?;
     run.wait_for("x86_64")?;
-    run.finish_with(0)
+    run.finish_with(0)?;
+    let evicts = run.said.contains("blocks evicted");
+    if evicts { Ok(()) } else { Err(run.complaint("made room for code without dropping any")) }
 }
 
 /// The kernel in the bzImage, unpacked, is an ELF file with a PVH entry.

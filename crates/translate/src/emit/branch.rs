@@ -3,6 +3,7 @@
 use iced_x86::{Code, Instruction, OpKind};
 use x86::is_canonical;
 
+use super::windows::Part;
 use super::{Body, Flow, MAX_LEN};
 use crate::asm::{R8, R10, R11, RCX, at, field, indexed};
 use crate::blocks::Access;
@@ -103,15 +104,40 @@ impl Body<'_> {
         self.asm().jmp_mem(at(R11, 8));
     }
 
-    /// Looks whether somebody wants the vCPU; before every jump backwards.
+    /// Whether a jump to `target` leads backwards, so that code could run for
+    /// ever without looking whether somebody wants the vCPU.
+    fn polls(&self, target: i64) -> bool {
+        target <= i64::from(self.place) && !self.in_shadow
+    }
+
+    /// Looks whether somebody wants the vCPU, before a call backwards.
     fn poll(&mut self, target: i64) {
-        if target > i64::from(self.place) || self.in_shadow {
+        if !self.polls(target) {
             return;
         }
         let exit = self.exit(Exit::Poll);
         let asm = self.asm();
-        asm.load32(RCX, field(offset!(exit_request)));
-        asm.unless_rcx_is_zero(|asm| asm.call(exit));
+        asm.load32(RCX, field(offset!(undisturbed)));
+        let disturbed = asm.jrcxz_short();
+        let goes_on = asm.jmp_short();
+        asm.fill_short(disturbed);
+        asm.call(exit);
+        asm.fill_short(goes_on);
+    }
+
+    /// Jumps to `target`, the last thing that the instruction does, with a look
+    /// whether somebody wants the vCPU if that is backwards.
+    fn jump_and_poll(&mut self, target: i64) {
+        if !self.polls(target) {
+            return self.jump_to(target, Exit::Indirect);
+        }
+        let exit = self.exit(Exit::Poll);
+        self.asm().load32(RCX, field(offset!(undisturbed)));
+        let disturbed = self.asm().jrcxz_short();
+        self.jump_to(target, Exit::Indirect);
+        let asm = self.asm();
+        asm.fill_short(disturbed);
+        asm.call(exit);
     }
 
     fn jcc(&mut self, instruction: &Instruction) -> Option<Flow> {
@@ -122,17 +148,17 @@ impl Body<'_> {
             self.holes.push((hole, target, false));
         } else {
             let skip = self.asm().jcc_hole(condition ^ 1);
-            self.poll(target);
-            self.jump_to(target, Exit::Indirect);
+            self.jump_and_poll(target);
             self.asm().fill(skip);
         }
+        // What goes to the target takes R11 with it.
+        self.keeps = true;
         Some(Flow::Next)
     }
 
     fn jmp(&mut self, instruction: &Instruction) -> Option<Flow> {
         let target = self.target(instruction)?;
-        self.poll(target);
-        self.jump_to(target, Exit::Indirect);
+        self.jump_and_poll(target);
         Some(Flow::End)
     }
 
@@ -186,11 +212,17 @@ impl Body<'_> {
 
     fn call_indirect(&mut self, instruction: &Instruction) -> Option<Flow> {
         self.indirect_target(instruction)?;
-        self.asm().store(field(offset!(temporary)), R10);
+        // A window leaves R10 alone.
+        let tested = self.has_window(Part::Stack);
+        if !tested {
+            self.asm().store(field(offset!(temporary)), R10);
+        }
         let place = self.open_slot();
         self.load_rip(RCX, i64::from(self.next));
         self.store_slot(place, RCX);
-        self.asm().load(R10, field(offset!(temporary)));
+        if !tested {
+            self.asm().load(R10, field(offset!(temporary)));
+        }
         let slot = self.slot();
         self.look_up(Exit::Indirect, |body| body.move_stack(-slot));
         Some(Flow::End)

@@ -27,6 +27,7 @@ impl Body<'_> {
             _ => return Some(()),
         };
         let wide = self.mode.long();
+        self.held = None;
         let asm = self.asm();
         asm.load(R11, field(base));
         asm.lea(wide, R10, indexed(Some(R10), R11, 0, 0));
@@ -76,6 +77,7 @@ impl Body<'_> {
         match place_of(number_of(register)) {
             Place::Host(host) => Some(host),
             Place::Home(slot) => {
+                self.held = self.held.filter(|_| scratch != R11);
                 self.asm().load(scratch, slot.mem());
                 Some(scratch)
             }
@@ -90,6 +92,7 @@ impl Body<'_> {
 
     /// The same for an address that may be known already.
     fn check_at(&mut self, known: Option<u64>, write: bool, size: usize) {
+        self.held = None;
         self.count_test();
         let array = self.mode.array();
         let miss = self.emitter.runtime.miss(array, write);
@@ -135,6 +138,7 @@ impl Body<'_> {
     /// taken if it cannot be opened.
     pub(super) fn check_window(&mut self, write: bool, size: usize) -> Hole {
         let array = self.mode.array();
+        self.held = None;
         self.count_test();
         let miss = self.emitter.runtime.window(array, write);
         let asm = self.asm();

@@ -110,6 +110,8 @@ impl Emitter {
             holes: Vec::new(),
             plan: windows::Plan::default(),
             number: 0,
+            held: None,
+            keeps: false,
             emitter: self,
             slow,
         };
@@ -149,6 +151,10 @@ struct Body<'a> {
     plan: windows::Plan,
     /// The current instruction's number in the block.
     number: usize,
+    /// The window whose distance R11 holds.
+    held: Option<usize>,
+    /// The current instruction leaves R11 alone.
+    keeps: bool,
 }
 
 impl Body<'_> {
@@ -199,6 +205,9 @@ impl Body<'_> {
             self.next += len as u16;
             self.more_follows = number + 1 < block.len();
             self.mark(self.place);
+            if !std::mem::take(&mut self.keeps) {
+                self.held = None;
+            }
             self.open_windows();
             let flow = self.instruction(instruction, &bytes[at..at + len]);
             self.made.guest_len = self.next - start;

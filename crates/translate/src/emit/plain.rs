@@ -79,6 +79,7 @@ impl Body<'_> {
         for register in moved.iter().filter(|moved| moved.stores) {
             self.store_guest(register.guest, register.host);
         }
+        self.keeps = moved.iter().all(|moved| moved.host != R11);
         Some(Flow::Next)
     }
 

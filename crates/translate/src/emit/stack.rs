@@ -109,6 +109,7 @@ impl Body<'_> {
             }
         }
         self.move_stack(-self.slot());
+        self.keeps = true;
         Some(Flow::Next)
     }
 
@@ -132,6 +133,7 @@ impl Body<'_> {
         if number_of(register) != GUEST_RSP {
             self.move_stack(self.slot());
         }
+        self.keeps = true;
         Some(Flow::Next)
     }
 

@@ -7,7 +7,9 @@
 //! is not in one page ready for all of its accesses is no fault: the block is
 //! left for one without windows, which accesses piece by piece.
 
-use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
+use iced_x86::{
+    Instruction, InstructionInfoFactory, InstructionInfoOptions, Mnemonic, OpAccess, OpKind, Register,
+};
 use interpret::slow::operand_segment;
 use x86::SegmentName;
 
@@ -47,6 +49,8 @@ pub(super) struct Window {
     high: i64,
     write: bool,
     accesses: usize,
+    /// One access is enough: see [`Near::alone`].
+    alone: bool,
 }
 
 /// An access by its instruction's memory operand, or by what it does to the
@@ -72,6 +76,9 @@ struct Near {
     disp: i64,
     size: i64,
     write: bool,
+    /// Worth a window even if it is the only access: it is tested before the
+    /// target of an indirect call is known, which nothing should hold up.
+    alone: bool,
 }
 
 /// What is known of a register while a block is looked through.
@@ -100,13 +107,13 @@ impl Plan {
     /// Looks through a block's instructions.
     pub(super) fn of(block: &[Instruction], mode: Mode, info: &mut InstructionInfoFactory) -> Self {
         let mut plan = Self::default();
-        if !mode.has_windows() || block.len() < 2 {
+        if !mode.has_windows() {
             return plan;
         }
         let mut known = [Known::default(); 16];
         for (number, instruction) in block.iter().enumerate() {
             plan.through.push([None; 2]);
-            let used = info.info(instruction);
+            let used = info.info_options(instruction, InstructionInfoOptions::NO_MEMORY_USAGE);
             for near in
                 accesses(instruction, mode, used.op_access(0), used.op_access(1)).into_iter().flatten()
             {
@@ -143,7 +150,7 @@ impl Plan {
             if index > usize::from(u8::MAX) {
                 return;
             }
-            let (anchor, at_first, write, accesses) = (near.anchor, distance, false, 0);
+            let (anchor, at_first, write, accesses, alone) = (near.anchor, distance, false, 0, false);
             self.windows.push(Window {
                 anchor,
                 version,
@@ -153,6 +160,7 @@ impl Plan {
                 high,
                 write,
                 accesses,
+                alone,
             });
         }
         let window = &mut self.windows[index];
@@ -160,6 +168,7 @@ impl Plan {
         window.high = window.high.max(high);
         window.write |= near.write;
         window.accesses += 1;
+        window.alone |= near.alone;
         self.through[number][near.part as usize] = Some(index as u8);
     }
 
@@ -169,7 +178,7 @@ impl Plan {
         let mut renumbered = vec![None; self.windows.len()];
         let mut kept = Vec::new();
         for (index, window) in self.windows.iter().enumerate() {
-            if window.accesses > 1 && kept.len() < MAX_WINDOWS {
+            if (window.accesses > 1 || window.alone) && kept.len() < MAX_WINDOWS {
                 renumbered[index] = Some(kept.len() as u8);
                 kept.push(*window);
             }
@@ -215,6 +224,7 @@ fn operand(instruction: &Instruction, mode: Mode, first: OpAccess, second: OpAcc
         disp,
         size,
         write,
+        alone: false,
     })
 }
 
@@ -230,7 +240,8 @@ fn stack(instruction: &Instruction, mode: Mode) -> Option<Near> {
     let near =
         instruction.mnemonic() == M::Leave || instruction.stack_pointer_increment().abs() >= slot as i32;
     let anchor = Anchor { base, index: None };
-    near.then_some(Near { part: Part::Stack, anchor, disp, size: slot, write })
+    let alone = instruction.is_call_near_indirect();
+    near.then_some(Near { part: Part::Stack, anchor, disp, size: slot, write, alone })
 }
 
 /// A register that the instruction moves by a constant, and how far.
@@ -297,6 +308,7 @@ impl Body<'_> {
         let hole = self.check_window(window.write, (window.high - window.low) as usize);
         self.holes.push((hole, place, true));
         self.asm().store(slot(number), R11);
+        self.held = Some(number);
     }
 
     /// The host register with an anchor's value: R10 if that is not at home in
@@ -315,10 +327,16 @@ impl Body<'_> {
         match place_of(guest) {
             Place::Host(host) => host,
             Place::Home(home) => {
+                self.held = self.held.filter(|_| scratch != R11);
                 self.asm().load(scratch, home.mem());
                 scratch
             }
         }
+    }
+
+    /// Whether this part of the current instruction goes through a window.
+    pub(super) fn has_window(&self, part: Part) -> bool {
+        self.plan.window(self.number, part).is_some()
     }
 
     /// If this part of the current instruction goes through a window: the
@@ -327,7 +345,9 @@ impl Body<'_> {
         let number = self.plan.window(self.number, part)?;
         let anchor = self.plan.windows[number].anchor;
         let base = self.anchor_register(anchor);
-        self.asm().load(R11, slot(number));
+        if self.held.replace(number) != Some(number) {
+            self.asm().load(R11, slot(number));
+        }
         Some((R11, base))
     }
 }

@@ -81,7 +81,10 @@ impl Core {
         }
         let forgotten = self.forgotten;
         let Ok(Some(to)) = self.find_block(slow, mode, LinearAddr(target)) else { return Ok(Next::LookUp) };
-        let links = self.options.chain && self.forgotten == forgotten && self.blocks.may_link(to);
+        if self.forgotten != forgotten {
+            return Ok(Next::LookUp);
+        }
+        let links = self.options.chain && self.blocks.may_link(to);
         if links {
             self.blocks.link(&self.cache, id, number as u8, to);
         }
@@ -148,7 +151,7 @@ impl Core {
         if insn.ends_block || hit {
             return Ok(Next::LookUp);
         }
-        let expected = block.next_place(place).map(|next| before.wrapping_add(u64::from(next - place)));
+        let expected = block.place_behind(at - 1).map(|next| before.wrapping_add(u64::from(next - place)));
         let goes_on = expected == Some(slow.state().rip)
             && !slow.wants_step()
             && slow.memory().code_epoch() == self.epoch

@@ -8,12 +8,13 @@ use x86::{Exception, GuestPhysAddr, LinearAddr, PAGE_SIZE};
 
 use super::Core;
 use crate::blocks::{Block, BlockId, Key};
+use crate::cache::PARTS;
 use crate::emit::{LARGE_PAGE, Source};
 use crate::listing::Listed;
 use crate::mode::Mode;
 
-/// Room that the cache must have before a block is made.
-const BLOCK_ROOM: usize = 64 << 10;
+/// Room that a part of the cache must have before a block is made.
+const BLOCK_ROOM: usize = 32 << 10;
 /// The longest instruction, in bytes (SDM 2A 2.3.11).
 pub(super) const MAX_INSN: usize = 15;
 /// The most bytes of guest code in a block.
@@ -71,10 +72,12 @@ impl Core {
         lin: LinearAddr,
         fetched: &Fetched,
     ) -> Option<BlockId> {
-        let full = self.cache.range().end - self.cache.next() < BLOCK_ROOM
-            || self.blocks.bytes() > self.options.code_cache;
-        if full | slow.forget_if_full() {
+        if slow.forget_if_full() {
             self.forget_all(slow);
+        }
+        let tables = self.blocks.bytes(self.cache.part());
+        if self.cache.room() < BLOCK_ROOM || tables > self.options.code_cache / PARTS {
+            self.evict();
         }
         let code = GuestCode::of(key);
         let (mut bytes, mut again) = ([0; MAX_BLOCK], [0; MAX_BLOCK]);
@@ -111,7 +114,7 @@ impl Core {
         self.counters.blocks_made += 1;
         self.counters.guest_bytes += u64::from(made.guest_len);
         self.counters.host_bytes += code.len() as u64;
-        Some(self.blocks.add(Block::new(key, made, origin..end, fetched.large)))
+        self.blocks.add(Block::new(key, made, origin..end, fetched.large))
     }
 }
 

@@ -76,7 +76,7 @@ impl Kick for Doorbell {
         // SAFETY: the context is valid as long as its box; only atomics and a
         // constant are touched.
         unsafe {
-            (*context).exit_request.store(1, Ordering::SeqCst);
+            (*context).undisturbed.store(0, Ordering::SeqCst);
             (*context).jumps.store((*context).nowhere, Ordering::SeqCst);
         }
     }
@@ -105,10 +105,10 @@ impl Translated {
             epoch: slow.memory().code_epoch(),
             generation: slow.generation(),
             context,
+            blocks: Blocks::new(cache.layout()),
             cache,
             runtime,
             emitter: Emitter::new(runtime, style),
-            blocks: Blocks::default(),
             tables,
             counters: Counters::new(),
             options,

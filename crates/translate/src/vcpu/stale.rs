@@ -7,6 +7,7 @@ use engine::Callout;
 use interpret::slow::SlowPath;
 
 use super::Core;
+use crate::cache::PARTS;
 use crate::rest::release_heap;
 
 /// Bytes of code that a guest at rest may keep.
@@ -60,6 +61,21 @@ impl Core {
         }
         slow.stats_mut().callouts[Callout::BlockInvalidated as usize] += dropped;
         self.prepared = None;
+    }
+
+    /// Makes room in the code cache: what lies in the part that was filled
+    /// before all others is dropped.
+    #[cold]
+    pub(super) fn evict(&mut self) {
+        let part = (self.cache.part() + 1) % PARTS;
+        let evicted = self.blocks.evict(&self.cache, part);
+        if evicted != 0 {
+            self.forgotten += 1;
+            self.prepared = None;
+            self.tables.clear();
+            self.counters.evicted += evicted;
+        }
+        self.cache.begin(part);
     }
 
     pub(super) fn forget_all(&mut self, slow: &SlowPath) {
