@@ -197,6 +197,12 @@ impl Asm {
         self.op_reg(false, &[0x89], from, to);
     }
 
+    /// MOV of 16 bits between registers: leaves the rest as it is.
+    pub(crate) fn mov16(&mut self, to: Reg, from: Reg) {
+        self.byte(0x66);
+        self.op_reg(false, &[0x89], from, to);
+    }
+
     /// Loads 64 bits.
     pub(crate) fn load(&mut self, to: Reg, mem: Mem) {
         self.op_mem(true, &[0x8b], to, mem);
@@ -219,6 +225,12 @@ impl Asm {
 
     /// Stores 32 bits.
     pub(crate) fn store32(&mut self, mem: Mem, from: Reg) {
+        self.op_mem(false, &[0x89], from, mem);
+    }
+
+    /// Stores 16 bits.
+    pub(crate) fn store16(&mut self, mem: Mem, from: Reg) {
+        self.byte(0x66);
         self.op_mem(false, &[0x89], from, mem);
     }
 

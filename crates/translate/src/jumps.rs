@@ -19,8 +19,9 @@ const BITS: [u32; 2] = [16, 13];
 /// The most tables of each kind. The ones used last are in use: more than code
 /// switches among by itself.
 const MAX_TABLES: [usize; 2] = [8, 48];
-/// Entries are cleared by pieces of this many.
-const CHUNK: usize = 64;
+/// Entries are few if they are less than one in so many: then they are cleared
+/// one by one.
+const FEW: usize = 8;
 /// Tables that are found at once: of the modes that code switches among.
 const RECENT: usize = 6;
 
@@ -104,8 +105,8 @@ pub(crate) struct TableId(usize);
 
 struct Table {
     entries: Entries,
-    /// Chunks that are not empty.
-    used: Vec<bool>,
+    /// Which entries are not empty, as long as they are few.
+    noted: Vec<u32>,
     meaning: Option<Meaning>,
     /// Guest-physical by linear page numbers, of pages that its code lies in.
     pages: HashMap<u64, u64>,
@@ -116,18 +117,25 @@ struct Table {
 impl Table {
     fn clear(&mut self) {
         self.pages.clear();
-        for (chunk, used) in self.used.iter_mut().enumerate() {
-            if std::mem::take(used) {
-                self.entries.all()[chunk * CHUNK..(chunk + 1) * CHUNK].fill(Entry { tag: 0, code: 0 });
+        let entries = self.entries.all();
+        if self.noted.len() < entries.len() / FEW {
+            for &index in &self.noted {
+                entries[index as usize].tag = empty(index as usize);
             }
+        } else {
+            entries.fill(Entry { tag: 0, code: 0 });
+            entries[0].tag = empty(0);
         }
-        self.entries.all()[0].tag = empty(0);
+        self.noted.clear();
     }
 
     fn note(&mut self, rip: u64, code: u64) {
         let index = self.entries.kind.index(rip);
-        self.entries.all()[index] = Entry { tag: rip.wrapping_neg(), code };
-        self.used[index / CHUNK] = true;
+        let entries = self.entries.all();
+        entries[index] = Entry { tag: rip.wrapping_neg(), code };
+        if self.noted.len() < entries.len() / FEW {
+            self.noted.push(index as u32);
+        }
     }
 
     fn forget(&mut self, rip: u64) {
@@ -220,8 +228,7 @@ impl Tables {
             return None;
         }
         let entries = Entries::new(kind).ok()?;
-        let used = vec![false; kind.entries() / CHUNK];
-        self.all.push(Table { entries, used, meaning: None, pages: HashMap::new(), asked: 0 });
+        self.all.push(Table { entries, noted: Vec::new(), meaning: None, pages: HashMap::new(), asked: 0 });
         Some(TableId(self.all.len() - 1))
     }
 

@@ -218,9 +218,6 @@ impl Body<'_> {
     fn read_segment(&mut self, instruction: &Instruction) -> Option<Flow> {
         use std::mem::offset_of;
         let to = instruction.op_register(0);
-        if to.size() == 2 {
-            return None;
-        }
         let from = instruction.op_register(1);
         if matches!(from, Register::CS | Register::SS) {
             self.asm().load(RCX, field(offset!(ring)));
@@ -230,12 +227,12 @@ impl Body<'_> {
         let selector = (at_segment + offset_of!(Segment, selector)) as i32;
         let asm = self.asm();
         asm.load(RCX, field(offset!(state)));
-        match place_of(number_of(to)) {
-            Place::Host(host) => asm.load_word(host, at(RCX, selector)),
-            Place::Home(home) => {
-                asm.load_word(RCX, at(RCX, selector));
-                asm.store(home.mem(), RCX);
-            }
+        asm.load_word(RCX, at(RCX, selector));
+        match (place_of(number_of(to)), to.size()) {
+            (Place::Host(host), 2) => asm.mov16(host, RCX),
+            (Place::Home(home), 2) => asm.store16(home.mem(), RCX),
+            (Place::Host(host), _) => asm.mov(host, RCX),
+            (Place::Home(home), _) => asm.store(home.mem(), RCX),
         }
         Some(Flow::Next)
     }
