@@ -13,7 +13,7 @@ use iced_x86::{Instruction, Mnemonic};
 use memory::HostPage;
 use x86::cpuid::CpuidModel;
 use x86::paging::{Access, AccessKind};
-use x86::{CpuState, Cr0, Cr4, Efer, Exception, GuestPhysAddr, LinearAddr, SegmentName, Xcr0};
+use x86::{CpuState, Cr0, Cr4, Efer, Exception, GuestPhysAddr, LinearAddr, Rflags, SegmentName, Xcr0};
 
 use crate::access::Place;
 use crate::blocks::{Blocks, check_fetch};
@@ -185,10 +185,19 @@ impl SlowPath {
     }
 
     /// Whether the next instruction needs [`Self::step`]: a signal is pending
-    /// that can be acted upon, or something special surrounds it.
+    /// that can be acted upon, or something special surrounds it. RF alone does
+    /// not: see [`Self::clear_resume_flag`].
     #[inline]
     pub fn wants_step(&self) -> bool {
-        self.cpu.signalled() || step::wanted(&self.cpu)
+        self.cpu.signalled() || step::surrounded(&self.cpu)
+    }
+
+    /// Clears RF, as the next instruction does when it has been executed: for
+    /// those who execute it now, with nothing in between (SDM 3B 18.3.1.1). If
+    /// it faults, RF is set in the flags that are saved all the same.
+    #[inline]
+    pub fn clear_resume_flag(&mut self) {
+        self.cpu.state.rflags.remove(Rflags::RF);
     }
 
     /// Whether a signal is pending that can be acted upon now.
@@ -220,6 +229,9 @@ impl SlowPath {
     /// # Errors
     /// If the vCPU must stop.
     pub fn interpret(&mut self) -> Result<(), Stop> {
+        if self.cpu.state.rflags.contains(Rflags::RF) {
+            return step::step(&mut self.cpu, &mut self.blocks);
+        }
         vcpu::execute_next(&mut self.cpu, &mut self.blocks)
     }
 

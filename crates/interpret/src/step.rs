@@ -15,8 +15,14 @@ const BREAK_ON_EXECUTE: u64 = 0;
 /// Whether the next instruction needs [`step`] rather than the block loop.
 #[inline]
 pub(crate) fn wanted(cpu: &Cpu) -> bool {
-    let flags = cpu.state.rflags.bits() & Rflags::TF.union(Rflags::RF).bits();
-    flags != 0
+    cpu.state.rflags.contains(Rflags::RF) || surrounded(cpu)
+}
+
+/// The same for those who clear RF before the instruction, which without
+/// breakpoints is seen by nobody but an event before it.
+#[inline]
+pub(crate) fn surrounded(cpu: &Cpu) -> bool {
+    cpu.state.rflags.contains(Rflags::TF)
         || cpu.watching
         || cpu.debug_hits != 0
         || cpu.state.nmi_pending && !cpu.state.nmi_blocked

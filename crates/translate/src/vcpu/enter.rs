@@ -60,6 +60,7 @@ impl Core {
         if slow.signalled() {
             return Ok(());
         }
+        slow.clear_resume_flag();
         let mut code = code;
         loop {
             let exit = self.enter(slow, code);
@@ -121,7 +122,10 @@ impl Core {
     #[inline]
     fn enter(&mut self, slow: &mut SlowPath, code: usize) -> Exit {
         let context = self.context.pointer().as_ptr();
-        if std::mem::take(&mut self.fpu_touched) | slow.take_fpu_touched() {
+        // SAFETY: no generated code runs now.
+        let goes_on = unsafe { (*context).fpu_wanted != 0 };
+        let touched = std::mem::take(&mut self.fpu_touched) | slow.take_fpu_touched();
+        if touched || self.fpu_unsure && !goes_on {
             self.look_at_vectors(slow);
         }
         let blocked = u32::from(!slow.fpu_is_available());
@@ -198,7 +202,7 @@ impl Core {
         unsafe {
             let goes_on = (*context).fpu_wanted != 0;
             // What cannot be taken back now can be at the next look-up.
-            self.fpu_touched = goes_on;
+            self.fpu_unsure = goes_on;
             let keep = |clean: bool, was: u32| u32::from(clean && (was != 0 || !goes_on));
             (*context).upper_clean = keep(upper, (*context).upper_clean);
             (*context).high_clean = keep(high, (*context).high_clean);

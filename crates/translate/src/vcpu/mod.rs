@@ -59,6 +59,9 @@ struct Core {
     prepared: Option<Prepared>,
     /// The interpreter may have changed floating-point registers.
     fpu_touched: bool,
+    /// What of them is in use is to be looked at again before code is entered
+    /// that relies on nothing.
+    fpu_unsure: bool,
     /// The guest's time-stamp counter is the host's plus a constant.
     tsc: bool,
     /// How busy the guest is.
@@ -117,6 +120,7 @@ impl Translated {
             last_fip: 0,
             prepared: None,
             fpu_touched: true,
+            fpu_unsure: false,
             tsc: false,
             rest: Rest::new(Instant::now()),
             linked_at: (0, 0),
