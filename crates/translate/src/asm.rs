@@ -47,9 +47,18 @@ pub(crate) const fn at(base: Reg, disp: i32) -> Mem {
     Mem { base: Some(base), index: None, disp, width: Width::Least }
 }
 
-/// `[rsp + disp]`: a field of the context.
+/// How far RSP points into the context. Its low six bits are a page's number of
+/// bits, so that RSP is the count with which SHRX makes page numbers.
+pub(crate) const BIAS: i32 = 12;
+
+/// The field at `disp` of the context.
 pub(crate) const fn field(disp: i32) -> Mem {
-    at(RSP, disp)
+    at(RSP, disp - BIAS)
+}
+
+/// The field at `disp + index << scale` of the context.
+pub(crate) const fn element(index: Reg, scale: u8, disp: i32) -> Mem {
+    indexed(Some(RSP), index, scale, disp - BIAS)
 }
 
 /// `[base + index << scale + disp]`.
@@ -453,6 +462,13 @@ impl Asm {
         self.modrm_reg(to, from);
     }
 
+    /// The page number of an address: SHRX of a 64-bit register by RSP.
+    pub(crate) fn page_number(&mut self, to: Reg, from: Reg) {
+        let inverted = !((to >> 3) << 7 | (from >> 3) << 5) & 0xe0;
+        self.bytes(&[0xc4, inverted | 0x02, 0x80 | (!RSP & 15) << 3 | 0b11, 0xf7]);
+        self.modrm_reg(to, from);
+    }
+
     /// NEG of a 64-bit register; changes flags.
     pub(crate) fn neg(&mut self, reg: Reg) {
         self.op_reg(true, &[0xf7], 3, reg);
@@ -514,7 +530,7 @@ mod tests {
 
     #[test]
     fn operands_are_encoded_as_meant() {
-        let table: [(&str, Write); 21] = [
+        let table: [(&str, Write); 23] = [
             ("mov r9,rax", |a| a.mov(R9, RAX)),
             ("mov rcx,[rsp+r11*8+12345h]", |a| a.load(RCX, indexed(Some(RSP), R11, 3, 0x12345))),
             ("lea rcx,[rcx+r10+7]", |a| a.lea(true, RCX, indexed(Some(RCX), R10, 0, 7))),
@@ -522,22 +538,24 @@ mod tests {
             ("lea r10,[r12]", |a| a.lea(true, R10, at(R12, 0))),
             ("lea r10,[r8*4+100h]", |a| a.lea(true, R10, indexed(None, R8, 2, 0x100))),
             ("lea r10,[0FFFFFFFF80000000h]", |a| a.lea(true, R10, absolute(i32::MIN))),
-            ("pext r11,r10,[rsp+20h]", |a| a.pext(R11, R10, field(0x20))),
+            ("pext r11,r10,[rsp+20h]", |a| a.pext(R11, R10, at(RSP, 0x20))),
             ("mov rax,8000000000000000h", |a| a.constant(RAX, 1 << 63)),
             ("mov r10,0FFFFFFFF81000000h", |a| a.constant(R10, 0xffff_ffff_8100_0000)),
             ("mov qword [r10+r11],0FFFFFFFFFFFFFFFFh", |a| {
                 a.store_imm(true, indexed(Some(R10), R11, 0, 0), -1);
             }),
             ("not r11", |a| a.not(R11)),
-            ("xchg rcx,[rsp+8]", |a| a.exchange(field(8), RCX)),
+            ("xchg rcx,[rsp+8]", |a| a.exchange(at(RSP, 8), RCX)),
             ("movsxd rcx,ecx", |a| a.sign_extend_32(RCX, RCX)),
             ("rorx rdx,rax,20h", |a| a.rorx(RDX, RAX, 32)),
             ("rorx r10,r11,0Ch", |a| a.rorx(R10, R11, 12)),
             ("sarx rcx,r13,r11", |a| a.sarx(RCX, R13, R11)),
+            ("shrx rcx,r10,rsp", |a| a.page_number(RCX, R10)),
+            ("mov r11,[rsp+r10*8+1000h]", |a| a.load(R11, element(R10, 3, 0x1000 + BIAS))),
             ("jmp qword [rsp+rcx*8+1000h]", |a| a.jmp_mem(indexed(Some(RSP), RCX, 3, 0x1000))),
             ("xor rdx,r10", |a| a.arith_reg(Arith::Xor, RDX, R10)),
             ("test cl,4", |a| a.test_byte(RCX, 4)),
-            ("bts [rsp+1000h],eax", |a| a.bts(field(0x1000), RAX)),
+            ("bts [rsp+1000h],eax", |a| a.bts(at(RSP, 0x1000), RAX)),
         ];
         for (expected, write) in table {
             assert_eq!(text(write).replace("dword ", ""), expected);

@@ -1,5 +1,5 @@
-//! What generated code reaches: RSP points at a [`Context`] as long as it runs,
-//! and below it lies a small stack.
+//! What generated code reaches: RSP points to the start of a [`Context`] as long
+//! as it runs, and below lies a small stack.
 
 use std::mem::offset_of;
 use std::ptr::NonNull;
@@ -20,12 +20,12 @@ const STACK: usize = 256 << 10;
 /// [`Context::save_rax`] are within reach of a one-byte displacement.
 #[repr(C, align(4096))]
 pub(crate) struct Context {
+    /// Return addresses of calls of shared code: RSP points between these.
+    pub(crate) calls: [u64; 2],
     /// Guest R8 to R11.
     pub(crate) home: [u64; 4],
     /// Bits of a linear address that choose a first-level TLB entry.
     pub(crate) index_mask: u64,
-    /// Bits of a linear address above the page offset.
-    pub(crate) page_mask: u64,
     /// Bits of an instruction pointer that choose an entry of a table of
     /// indirect branches, by kind.
     pub(crate) jump_masks: [u64; 2],
@@ -185,7 +185,6 @@ impl Drop for ContextBox {
 impl Context {
     fn initialize(&mut self) {
         self.index_mask = (interpret::tlb::ENTRIES as u64 - 1) << 12;
-        self.page_mask = !0xfff;
         self.jump_masks = [Kind::Supervisor.mask(), Kind::User.mask()];
         self.fpu_away = 1;
         self.host_mxcsr = 0x1f80;

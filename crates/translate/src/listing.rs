@@ -8,6 +8,7 @@ use std::fmt::Write;
 use iced_x86::{Decoder, DecoderOptions, Formatter, Instruction, NasmFormatter, Register};
 use iced_x86::{SymbolResolver, SymbolResult};
 
+use crate::asm::BIAS;
 use crate::blocks::{Mark, STUB};
 use crate::context::{addends, offset, tags};
 use crate::emit::Made;
@@ -134,8 +135,8 @@ impl SymbolResolver for Names {
                 Some(SymbolResult::with_string(address, shared_code(&self.runtime, address as usize)?))
             }
             OpKind::Memory if of_context => {
-                let (at, name) = field_at(address as i64)?;
-                Some(SymbolResult::with_string(at as u64, name))
+                let (at, name) = field_at(address as i64 + i64::from(BIAS))?;
+                Some(SymbolResult::with_string((at - i64::from(BIAS)) as u64, name))
             }
             _ => None,
         }
@@ -196,7 +197,7 @@ macro_rules! fields {
 
 /// The context's fields in their order.
 const FIELDS: &[(i32, &str)] = fields! {
-    home index_mask page_mask jump_masks page fs_base gs_base jumps undisturbed fpu_away temporary state
+    calls home index_mask jump_masks page fs_base gs_base jumps undisturbed fpu_away temporary state
     save_rax save_rdx save_r10 save_r11 flags fpu_blocked fpu_wanted upper_clean memory_clean high_clean
     host_mxcsr target exit_at host_rsp system_flags interrupt_flag signals tsc_offset ways nowhere ring syscall_code
     syscall_entry syscall_blocked sysret_blocked syscall_kept popf_mask sysret_mask upper_half_mask
@@ -210,7 +211,7 @@ mod tests {
     #[test]
     fn fields_are_in_their_order() {
         assert!(FIELDS.is_sorted_by_key(|(at, _)| at));
-        assert_eq!(field_at(i64::from(offset!(home)) + 8), Some((0, "home".to_owned())));
+        assert_eq!(field_at(i64::from(offset!(home)) + 8), Some((offset!(home).into(), "home".to_owned())));
         let tag = i64::from(tags(2, true)) + 16;
         assert_eq!(field_at(tag), Some((tag - 16, "write_tags_user".to_owned())));
     }

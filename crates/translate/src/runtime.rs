@@ -10,8 +10,8 @@ use interpret::tlb::{CHUNK, GLOBAL, SETS, Set, Tlb, Way};
 use x86::{CpuState, FpuState};
 
 use crate::asm::{
-    Arith, Asm, R8, R9, R10, R11, R12, R13, R14, R15, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP, Reg, at,
-    condition, field, indexed,
+    Arith, Asm, BIAS, R8, R9, R10, R11, R12, R13, R14, R15, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP, Reg, at,
+    condition, element, field,
 };
 use crate::cache::CodeCache;
 use crate::context::{Context, addends, offset, tags};
@@ -87,7 +87,7 @@ const CALLEE_SAVED: [Reg; 6] = [RBX, RBP, R12, R13, R14, R15];
 const CALL: i32 = 8;
 
 /// From a check's failing CALL back to its first instruction.
-pub(crate) const CHECK_LENGTH: usize = 34;
+pub(crate) const CHECK_LENGTH: usize = 32;
 
 /// The same for a window's check.
 const WINDOW_CHECK_LENGTH: usize = CHECK_LENGTH + 3;
@@ -198,9 +198,9 @@ fn enter(asm: &mut Asm, load_fpu: usize) -> usize {
     for reg in CALLEE_SAVED {
         asm.push(reg);
     }
-    asm.lea(true, RSP, field(-8));
+    asm.lea(true, RSP, at(RSP, -8));
     asm.store(at(RDI, offset!(host_rsp)), RSP);
-    asm.mov(RSP, RDI);
+    asm.lea(true, RSP, at(RDI, BIAS));
     asm.cmp_mem_imm8(field(offset!(fpu_wanted)), 0);
     let without = asm.jcc_hole(condition::EQUAL);
     asm.call(load_fpu);
@@ -246,7 +246,7 @@ fn leave(asm: &mut Asm, save_fpu: usize) -> usize {
     asm.call(save_fpu);
     asm.fill(away);
     asm.load(RSP, field(offset!(host_rsp)));
-    asm.lea(true, RSP, field(8));
+    asm.lea(true, RSP, at(RSP, 8));
     for reg in CALLEE_SAVED.into_iter().rev() {
         asm.pop(reg);
     }
@@ -289,7 +289,7 @@ fn miss(asm: &mut Asm, view: usize, write: bool, back: i32, slow: usize, crossin
     asm.arith_reg(Arith::Xor, RAX, RCX);
     asm.arith_imm(Arith::And, false, RAX, SETS as i32 - 1);
     asm.shift(true, RAX, size_of::<Set>().trailing_zeros() as u8);
-    asm.lea(true, RAX, indexed(Some(RSP), RAX, 0, tlb(offset_of!(Tlb, second))));
+    asm.lea(true, RAX, element(RAX, 0, tlb(offset_of!(Tlb, second))));
     let mut found = Vec::new();
     for way in 0..interpret::tlb::WAYS as i32 {
         let entry = way * size_of::<Way>() as i32;
@@ -321,7 +321,7 @@ fn miss(asm: &mut Asm, view: usize, write: bool, back: i32, slow: usize, crossin
 
 /// Puts the translation RCX of page RDX into the first level; RAX is free.
 fn insert(asm: &mut Asm, view: usize, write: bool) {
-    let array = |disp| indexed(Some(RSP), R11, 3, CALL + disp);
+    let array = |disp| element(R11, 3, CALL + disp);
     let masks = (view * 2 + usize::from(write)) * size_of::<u32>();
     let tlb = |disp: usize| field(CALL + (offset_of!(Context, tlb) + disp) as i32);
     asm.mov(RAX, RCX);

@@ -7,7 +7,7 @@ use x86::SegmentName;
 use super::Body;
 use super::plain::replace_memory;
 use super::windows::Part;
-use crate::asm::{Hole, Mem, R10, R11, RCX, RSP, Reg, absolute, at, field, indexed};
+use crate::asm::{Hole, Mem, R10, R11, RCX, Reg, absolute, at, element, field, indexed};
 use crate::context::{addends, offset, tags};
 use crate::registers::{Place, number_of, place_of, sized};
 use crate::runtime::CHECK_LENGTH;
@@ -102,12 +102,12 @@ impl Body<'_> {
             Some(lin) => asm.constant_of_7(R11, interpret::tlb::index(lin) as i32),
             None => asm.pext(R11, R10, field(offset!(index_mask))),
         }
-        asm.load(RCX, indexed(Some(RSP), R11, 3, tags(array, write)));
+        asm.load(RCX, element(R11, 3, tags(array, write)));
         asm.lea(true, RCX, indexed(Some(RCX), R10, 0, size as i32 - 1).with_disp8());
-        asm.pext(RCX, RCX, field(offset!(page_mask)));
+        asm.page_number(RCX, RCX);
         asm.unless_rcx_is_zero(|asm| asm.call(miss));
         debug_assert_eq!(asm.len() - start, CHECK_LENGTH);
-        asm.load(R11, indexed(Some(RSP), R11, 3, addends(array, write)));
+        asm.load(R11, element(R11, 3, addends(array, write)));
     }
 }
 
@@ -143,14 +143,14 @@ impl Body<'_> {
         let miss = self.emitter.runtime.window(array, write);
         let asm = self.asm();
         asm.pext(R11, R10, field(offset!(index_mask)));
-        asm.load(RCX, indexed(Some(RSP), R11, 3, tags(array, write)));
+        asm.load(RCX, element(R11, 3, tags(array, write)));
         asm.lea(true, RCX, indexed(Some(RCX), R10, 0, size as i32 - 1).with_disp32());
-        asm.pext(RCX, RCX, field(offset!(page_mask)));
+        asm.page_number(RCX, RCX);
         let hole = asm.unless_rcx_is_zero(|asm| {
             asm.call(miss);
             asm.jmp_hole()
         });
-        asm.load(R11, indexed(Some(RSP), R11, 3, addends(array, write)));
+        asm.load(R11, element(R11, 3, addends(array, write)));
         hole
     }
 

@@ -42,7 +42,7 @@ impl Body<'_> {
         asm.mov(RCX, COUNT);
         let nothing = asm.jrcxz_hole();
         asm.lea(true, RCX, at(COUNT, -1));
-        asm.pext(RCX, RCX, field(offset!(page_mask)));
+        asm.page_number(RCX, RCX);
         self.interpret_unless_rcx_is_zero();
         if moves {
             self.test_run(RSI, scale, false);
@@ -76,8 +76,8 @@ impl Body<'_> {
         self.check(write, 1 << scale);
         let asm = self.asm();
         asm.lea(true, RCX, indexed(Some(R10), COUNT, scale, -1));
-        asm.pext(RCX, RCX, field(offset!(page_mask)));
-        asm.pext(R10, R10, field(offset!(page_mask)));
+        asm.page_number(RCX, RCX);
+        asm.page_number(R10, R10);
         asm.not(R10);
         asm.lea(true, RCX, indexed(Some(RCX), R10, 0, 1));
         self.interpret_unless_rcx_is_zero();

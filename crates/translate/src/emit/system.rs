@@ -8,7 +8,7 @@ use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
 use x86::{CpuState, Segment};
 
 use super::{Body, Flow};
-use crate::asm::{Asm, R9, R10, R11, RAX, RCX, RDX, RSP, at, field, indexed};
+use crate::asm::{Asm, R9, R10, R11, RAX, RCX, RDX, at, element, field, indexed};
 use crate::context::offset;
 use crate::mode::Way;
 use crate::registers::{Place, number_of, place_of};
@@ -103,7 +103,7 @@ impl Body<'_> {
         asm.save_flags();
         asm.bytes(&[0x0f, 0xb6, 0xcc]); // movzx ecx, ah
         asm.bytes(&[0x0f, 0xb6, 0xc0]); // movzx eax, al
-        asm.load32(RAX, indexed(Some(RSP), RAX, 2, offset!(overflow)));
+        asm.load32(RAX, element(RAX, 2, offset!(overflow)));
         asm.lea(true, RCX, indexed(Some(RCX), RAX, 0, 0));
         for part in [offset!(system_flags), offset!(interrupt_flag)] {
             asm.load(RAX, field(part));

@@ -15,7 +15,7 @@ use x86::SegmentName;
 
 use super::Body;
 use super::memory::address_bytes;
-use crate::asm::{Mem, R10, R11, Reg, at, field, indexed};
+use crate::asm::{Mem, R10, R11, RSP, Reg, at, indexed};
 use crate::mode::Mode;
 use crate::registers::{GUEST_RSP, Place, number_of, place_of};
 
@@ -23,9 +23,9 @@ use crate::registers::{GUEST_RSP, Place, number_of, place_of};
 const MAX_SPAN: i64 = 512;
 /// The most windows in a block.
 const MAX_WINDOWS: usize = 10;
-/// Where the first distance is kept: below the context, beyond what calls and
-/// signal frames use.
-const FIRST_SLOT: i32 = -32;
+/// Where the first distance is kept, from RSP: beyond what calls use, before
+/// signal frames.
+const FIRST_SLOT: i32 = -36;
 
 /// What accesses are near to: a register, or the sum of one and a scaled other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -286,7 +286,7 @@ fn moved_by_constant(instruction: &Instruction, mode: Mode) -> Option<(u8, i64)>
 
 /// Where window `index` keeps its distance.
 fn slot(index: usize) -> Mem {
-    field(FIRST_SLOT - 8 * index as i32)
+    at(RSP, FIRST_SLOT - 8 * index as i32)
 }
 
 impl Body<'_> {
