@@ -66,7 +66,17 @@ impl CodeCache {
         };
         let writable = map(ProtFlags::READ | ProtFlags::WRITE)?;
         let executable = map(ProtFlags::READ | ProtFlags::EXEC)?;
-        Ok(Self { file, writable, executable, capacity, used: 0, end: capacity, part: 0, reached: 0, kept: 0 })
+        Ok(Self {
+            file,
+            writable,
+            executable,
+            capacity,
+            used: 0,
+            end: capacity,
+            part: 0,
+            reached: 0,
+            kept: 0,
+        })
     }
 
     /// The addresses of all code, present and future.
