@@ -24,6 +24,7 @@ class Disk:
 
     @classmethod
     def at(cls, path):
+        """The one whose disk lies at a path."""
         stem = str(path).removesuffix(".qcow2")
         return cls(str(path), f"{stem}.vmlinuz", f"{stem}.initrd")
 
@@ -93,6 +94,7 @@ class Guest:
         return took
 
     def type(self, line):
+        """Type a line on the console."""
         self.child.stdin.write(line.encode() + b"\n")
         self.child.stdin.flush()
 
@@ -123,25 +125,19 @@ class Guest:
                     total += int(line.split()[1])
         return total / 1024
 
-    def end(self):
-        """Shut it down; the status of the process."""
-        self.type("poweroff")
-        end = time.monotonic() + 300
-        while self.child.poll() is None and time.monotonic() < end:
-            if select.select([self.child.stdout], [], [], 1)[0]:
-                self.said += os.read(self.child.stdout.fileno(), 65536).decode(errors="replace")
-        return self.child.poll()
-
     def kill(self):
+        """End the process."""
         self.child.kill()
         self.child.wait()
 
     def fail(self, what):
+        """Show what the guest has said, and end with what is wrong."""
         self.kill()
         sys.exit(f"{self.said}\nspeed: the guest of {self.command[0]} {what}")
 
 
 def free_port():
+    """A port at which nobody listens."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
