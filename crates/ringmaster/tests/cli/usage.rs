@@ -119,3 +119,56 @@ fn a_chip_that_the_engine_cannot_have_is_status_3() {
     let outcome = run(&["demo", "--embedded", "--engine", "interpret", "--irqchip", "kernel"]);
     assert_refused(&outcome, 3, "--irqchip kernel is not possible: its local APICs are the machine's");
 }
+
+/// The start of a qcow2 image of 64 KiB that builds upon `backing`. Its tables
+/// lie behind it.
+fn qcow2(backing: &str) -> Vec<u8> {
+    let mut image = vec![0; 0x3_0000];
+    let mut put = |at: usize, bytes: &[u8]| image[at..at + bytes.len()].copy_from_slice(bytes);
+    put(0, b"QFI\xfb\0\0\0\x02");
+    put(8, &0x200_u64.to_be_bytes());
+    put(16, &(backing.len() as u32).to_be_bytes());
+    put(20, &16_u32.to_be_bytes());
+    put(24, &0x1_0000_u64.to_be_bytes());
+    put(36, &1_u32.to_be_bytes());
+    put(40, &0x1_0000_u64.to_be_bytes());
+    put(48, &0x2_0000_u64.to_be_bytes());
+    put(56, &1_u32.to_be_bytes());
+    put(0x200, backing.as_bytes());
+    image
+}
+
+#[test]
+fn bad_disks_are_told_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let file = |name: &str, contents: &[u8]| fs::write(path(name), contents).unwrap();
+    file("kernel", b"not a kernel");
+    file("empty", b"");
+    file("odd", &[0; 700]);
+    file("other.vhdx", &[0; 512]);
+    file("liar.qcow2", &[0; 512]);
+    file("image", &qcow2("image"));
+    file("loop.qcow2", &qcow2("loop.qcow2"));
+    file("orphan.qcow2", &qcow2("absent.qcow2"));
+    file("short.qcow2", &qcow2("absent.qcow2")[..0x1_0000]);
+    file("flat.vmdk", b"# Disk DescriptorFile\nversion=1\n");
+    let cases = [
+        (path("absent"), 1, "cannot be opened: No such file"),
+        (path(""), 5, "is neither a file nor a block device"),
+        ("/dev/null".to_owned(), 5, "is neither a file nor a block device"),
+        (path("empty"), 5, "is empty: give it a size"),
+        (path("odd"), 5, "no whole number of 512-byte sectors"),
+        (path("other.vhdx"), 2, "convert it with qemu-img"),
+        (path("liar.qcow2"), 2, "say format=raw"),
+        (path("image"), 2, "say format=qcow2 or format=raw"),
+        (path("loop.qcow2"), 5, "it builds upon itself"),
+        (path("orphan.qcow2"), 1, "absent.qcow2, of which the disk is made too"),
+        (path("short.qcow2"), 5, "it is cut off"),
+        (path("flat.vmdk"), 2, "add readonly or overlay"),
+    ];
+    for (disk, status, words) in cases {
+        let output = run(&["run", "--engine", "interpret", "--kernel", &path("kernel"), "--disk", &disk]);
+        assert_refused(&output, status, words);
+    }
+}
