@@ -213,10 +213,10 @@ fn trampoline() -> Code {
         .long 0x100180
         .word 8
         .skip 0x40 - (. - 99b)
-        .word 23
+        .word 31
         .long 0x8048
         .word 0
-        .quad 0, 0x00cf9a000000ffff, 0x00cf92000000ffff
+        .quad 0, 0x00cf9a000000ffff, 0x00cf92000000ffff, 0x00af9a000000ffff
     "
     )
 }

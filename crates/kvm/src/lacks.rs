@@ -152,6 +152,7 @@ const UNKNOWN: &[&str] = &[
     "processors::a_triple_fault_of_another",
     "processors::code_changed_under_an_interrupt",
     "processors::interrupts_between_processors",
+    "processors::sixteen_bytes_at_once",
     "real::bound",
     "real::protected_mode_instructions_are_undefined",
     "segments::enter_nested",

@@ -152,13 +152,17 @@ impl State {
         self.timers.iter().filter_map(Timer::due_at).min()
     }
 
+    /// The earliest first.
     fn take_due(&mut self, now: VmTime, due: &mut Vec<TimerId>) {
+        let mut found = Vec::new();
         for (index, timer) in self.timers.iter_mut().enumerate() {
-            if timer.due_at().is_some_and(|at| at <= now) {
+            if let Some(at) = timer.due_at().filter(|at| *at <= now) {
                 *timer = Timer { deadline: None, not_before: now + MIN_INTERVAL };
-                due.push(TimerId(index));
+                found.push((at, TimerId(index)));
             }
         }
+        found.sort_by_key(|(at, _)| *at);
+        due.extend(found.into_iter().map(|(_, id)| id));
     }
 }
 
@@ -188,13 +192,13 @@ mod tests {
         });
         timers.start();
         let now = timers.clock.now().nanos();
-        timers.arm(late, Some(VmTime::from_nanos(now + 60 * MILLI)));
+        timers.arm(late, Some(VmTime::from_nanos(now + 2000 * MILLI)));
         std::thread::sleep(Duration::from_millis(5));
         timers.arm(early, Some(VmTime::from_nanos(now + 20 * MILLI)));
         assert_eq!(fired.recv_timeout(Duration::from_secs(10)), Ok(early));
-        assert!(timers.clock.now().nanos() < now + 55 * MILLI, "woken for the earlier one");
+        assert!(timers.clock.now().nanos() < now + 1900 * MILLI, "woken for the earlier one");
         assert_eq!(fired.recv_timeout(Duration::from_secs(10)), Ok(late));
-        assert!(timers.clock.now().nanos() >= now + 60 * MILLI);
+        assert!(timers.clock.now().nanos() >= now + 2000 * MILLI);
         timers.end();
         thread.join().unwrap();
     }

@@ -12,7 +12,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use machine::{BootSource, Machine, MachineConfig, MachineHandle, Outcome, Protocol};
 
 /// How long a guest may take on a host that is busy with other things.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(300);
 /// How long one that nothing ends is watched.
 const WATCHED: Duration = Duration::from_millis(300);
 

@@ -30,7 +30,7 @@ fn flag_boot() -> crate::asm::Code {
         mov dl, 0x41
         cmp [0x7018], ecx
         jne 9f
-        cmp ecx, 300
+        cmp ecx, 60
         jne 1b
         mov ebp, 0x100110
         jmp ebp
@@ -72,7 +72,7 @@ fn behind_boot() -> crate::asm::Code {
         mov dl, 0x41
         cmp [0x7018], ecx
         jne 9f
-        cmp ecx, 300
+        cmp ecx, 60
         jne 1b
         mov ebp, 0x100110
         jmp ebp
@@ -135,7 +135,7 @@ fn ipi_boot() -> crate::asm::Code {
         mov dl, 0x41
         cmp [0x7018], ecx
         jne 9f
-        cmp ecx, 300
+        cmp ecx, 60
         jne 2b
         mov ebp, 0x100110
         jmp ebp
@@ -175,7 +175,7 @@ fn loop_boot() -> crate::asm::Code {
     4:  pause
         cmp [0x7018], ecx
         jne 4b
-        cmp ecx, 50
+        cmp ecx, 20
         jne 1b
         mov ebp, 0x100110
         jmp ebp

@@ -169,7 +169,7 @@ fn kinds_boot() -> crate::asm::Code {
         mov ecx, edi
         call 7f
         inc edi
-        cmp edi, 50
+        cmp edi, 12
         jne 4b
         mov ebp, 0x100110
         jmp ebp
@@ -300,7 +300,7 @@ fn shootdown_boot() -> crate::asm::Code {
         cmp [edi], eax
         jne 9f
         xchg edi, ebx
-        cmp ecx, 200
+        cmp ecx, 40
         jne 2b
         mov ebp, 0x100110
         jmp ebp
