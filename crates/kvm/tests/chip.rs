@@ -549,8 +549,15 @@ impl Engine for Bed {
 }
 
 /// Runs `boot` to its end, by turns on KVM and the interpreter: what it
-/// printed, and how often it moved.
-fn moved(engine: &Bed, cpus: u32, boot: BootSource, longest: Duration) -> (Outcome, String, u32) {
+/// printed, and how often it moved. It starts with `chip`, and on KVM the
+/// local APICs are the kernel's or, every second time, that.
+fn moved(
+    engine: &Bed,
+    chip: InterruptChip,
+    cpus: u32,
+    boot: BootSource,
+    longest: Duration,
+) -> (Outcome, String, u32) {
     let printed = Arc::new(Mutex::new(Vec::new()));
     let sink = Arc::clone(&printed);
     let mut machine = Machine::build(MachineConfig {
@@ -560,6 +567,7 @@ fn moved(engine: &Bed, cpus: u32, boot: BootSource, longest: Duration) -> (Outco
         },
         on_reset: OnReset::Exit,
         cpus,
+        interrupt_chip: chip,
         ..MachineConfig::new(engine, 256 << 20, boot)
     })
     .unwrap();
@@ -576,11 +584,11 @@ fn moved(engine: &Bed, cpus: u32, boot: BootSource, longest: Duration) -> (Outco
         });
         let outcome = machine.run();
         alarm.join().unwrap();
-        if outcome != Outcome::Stopped || start.elapsed() > Duration::from_secs(240) {
+        if outcome != Outcome::Stopped || start.elapsed() > Duration::from_secs(600) {
             break outcome;
         }
         moves += 1;
-        let chip = if moves % 4 == 0 { InterruptChip::Machine } else { InterruptChip::Engine };
+        let chip = if moves % 4 == 0 { chip } else { InterruptChip::Engine };
         match moves % 2 {
             1 => machine.move_to(&Interpreter, chip).unwrap(),
             _ => machine.move_to(engine, chip).unwrap(),
@@ -607,12 +615,30 @@ fn kernel(image: Vec<u8>, modules: Vec<OwnedModule>, cmdline: &str) -> BootSourc
 }
 
 #[test]
+fn a_guest_that_calls_for_interrupts_does_not_go_where_calls_do_not_reach() {
+    let Some(engine) = engine() else { return };
+    for (chip, may_go) in [(InterruptChip::Engine, false), (InterruptChip::Machine, true)] {
+        let boot = kernel(embedded_guest::IMAGE.to_vec(), Vec::new(), "");
+        let config = MachineConfig { interrupt_chip: chip, ..MachineConfig::new(&engine, 64 << 20, boot) };
+        let mut machine = Machine::build(config).unwrap();
+        machine.move_to(&Interpreter, InterruptChip::Engine).unwrap();
+        machine.move_to(&engine, InterruptChip::Engine).unwrap();
+        match machine.move_to(&engine, InterruptChip::Machine) {
+            Ok(()) => assert!(may_go),
+            Err(error) => assert!(!may_go && error.to_string().contains("hypercalls"), "{error}"),
+        }
+        machine.move_to(&engine, InterruptChip::Engine).unwrap();
+    }
+}
+
+#[test]
 fn the_built_in_guest_does_not_notice_that_its_chip_moves() {
     let Some(engine) = hardware() else { return };
     let mut moves = 0;
     for longest in [1, 3, 10] {
         let boot = kernel(embedded_guest::IMAGE.to_vec(), Vec::new(), "");
-        let (outcome, text, done) = moved(&engine, 1, boot, Duration::from_millis(longest));
+        let (outcome, text, done) =
+            moved(&engine, InterruptChip::Machine, 1, boot, Duration::from_millis(longest));
         assert!(text.contains(" checks, "), "after {done} moves: {text}");
         if std::env::var_os("TEST_BED_FAULTS").is_none() {
             // What QEMU's AMD-V gets wrong, and how many ticks come while it is
@@ -634,13 +660,13 @@ fn debian_boots_while_its_chip_moves() {
     let Some(engine) = hardware() else { return };
     let initrd = std::fs::read(initrd).unwrap();
     let image = std::fs::read(image).unwrap();
-    for cpus in [1, 2] {
+    for (cpus, chip) in [(2, InterruptChip::Engine), (1, InterruptChip::Machine)] {
         let initrd = OwnedModule { data: initrd.clone(), string: String::new() };
         let words = "console=ttyS0 quiet ringmaster.exec=\"\
             echo $(nproc) sum $(seq 1 2000 | md5sum); cat /sys/devices/system/clocksource/*/available_clocksource\"";
         let boot = kernel(image.clone(), vec![initrd], words);
         let start = Instant::now();
-        let (outcome, text, moves) = moved(&engine, cpus, boot, Duration::from_millis(200));
+        let (outcome, text, moves) = moved(&engine, chip, cpus, boot, Duration::from_millis(200));
         let seconds = start.elapsed().as_secs_f64();
         eprintln!("Debian on {cpus} processors was moved {moves} times in {seconds:.1} s");
         assert_eq!(outcome, Outcome::PoweredOff, "after {moves} moves: {text}");

@@ -10,7 +10,7 @@ use x86::cpuid::Speculation;
 use x86::{Activity, CpuState};
 
 use crate::board::{Board, BoardConfig};
-use crate::config::{MachineConfig, Mitigations, OnReset};
+use crate::config::{MachineConfig, Mitigations, OnReset, Paravirt};
 use crate::control::Request;
 use crate::load::{Loader, guest_memory};
 use crate::{MachineError, MachineHandle, host, moving, threads, virtio_slots};
@@ -47,6 +47,8 @@ pub struct Machine {
     /// What the engine does in our place.
     pub(crate) assist: Option<Arc<dyn Assist>>,
     pub(crate) trace: Option<Arc<dyn TraceSink>>,
+    /// The guest is told of hypercalls that interrupt other processors.
+    pub(crate) offers_calls: bool,
     on_reset: OnReset,
     entered: Option<Instant>,
 }
@@ -68,7 +70,8 @@ impl Machine {
         let capabilities = config.engine.capabilities();
         let processor = capabilities.processor;
         let assist = moving::assist(config.engine, &memory, config.interrupt_chip)?;
-        let own_chip = assist.as_ref().is_some_and(|assist| assist.has_local_apics());
+        let calls_reach_processors = moving::calls_reach_processors(&capabilities, assist.as_ref());
+        let offers_calls = calls_reach_processors && config.paravirt == Paravirt::Kvm;
         let board = Arc::new(Board::build(BoardConfig {
             cpus: config.cpus,
             processor,
@@ -79,7 +82,7 @@ impl Machine {
             memory: memory.clone(),
             epoch: config.wall_clock.map_or_else(host_time, seconds),
             paravirt: config.paravirt,
-            calls_reach_processors: own_chip || !capabilities.own_hypercalls,
+            calls_reach_processors,
             speculation: speculation(config.mitigations, &processor),
             ticks: config.ticks.unwrap_or_else(|| host::ticks(processor.host_tsc)),
             test_device: config.test_device,
@@ -87,7 +90,8 @@ impl Machine {
         let trace = config.trace;
         let vcpus = moving::create_vcpus(config.engine, &memory, &board, trace.as_ref(), config.cpus)?;
         let on_reset = config.on_reset;
-        let mut machine = Self { board, memory, loader, vcpus, assist, trace, on_reset, entered: None };
+        let mut machine =
+            Self { board, memory, loader, vcpus, assist, trace, offers_calls, on_reset, entered: None };
         machine.enter(state);
         Ok(machine)
     }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use engine::{Assist, Engine, EngineError, Platform, TraceSink, Vcpu, VcpuConfig};
+use engine::{Assist, Capabilities, Engine, EngineError, Platform, TraceSink, Vcpu, VcpuConfig};
 use memory::GuestMemory;
 use paravirt::MSR_PV_EOI_EN;
 
@@ -20,6 +20,11 @@ pub(crate) fn assist(
 ) -> Result<Option<Arc<dyn Assist>>, EngineError> {
     let own = chip == InterruptChip::Engine && engine.capabilities().own_interrupt_chip.is_ok();
     engine.assist(memory, own)
+}
+
+/// Whether a hypercall, whoever answers it, reaches the processors.
+pub(crate) fn calls_reach_processors(engine: &Capabilities, assist: Option<&Arc<dyn Assist>>) -> bool {
+    !engine.own_hypercalls || assist.is_some_and(|assist| assist.has_local_apics())
 }
 
 /// Gives the local APIC of vCPU `id` to the engine.
@@ -64,6 +69,11 @@ impl Machine {
     pub fn move_to(&mut self, engine: &dyn Engine, chip: InterruptChip) -> Result<(), MachineError> {
         let board = Arc::clone(&self.board);
         let assist = assist(engine, &self.memory, chip)?;
+        if self.offers_calls && !calls_reach_processors(&engine.capabilities(), assist.as_ref()) {
+            let reason =
+                "the guest interrupts processors by hypercalls, which only reach local APICs in the kernel";
+            return Err(EngineError::Unsupported { engine: engine.kind(), reason: reason.to_owned() }.into());
+        }
         let states: Vec<_> = self.vcpus.iter().map(|vcpu| vcpu.state()).collect();
         let mut vcpus = create_vcpus(engine, &self.memory, &board, self.trace.as_ref(), states.len() as u32)?;
         for (vcpu, state) in vcpus.iter_mut().zip(&states) {
