@@ -32,19 +32,13 @@ const EVERYWHERE: &[Entry] = &[
         "strings::in_faults_before_reading",
         "KVM emulates INS, and reads the port before it looks at the destination",
     ),
-    (
-        "tasks::absent_data_segment",
-        "KVM emulates task switches, and not their rarer faults, traps and tables",
-    ),
-    ("tasks::bad_code_segment", "KVM emulates task switches, and not their rarer faults, traps and tables"),
-    ("tasks::bad_data_segment", "KVM emulates task switches, and not their rarer faults, traps and tables"),
-    ("tasks::bad_local_table", "KVM emulates task switches, and not their rarer faults, traps and tables"),
-    ("tasks::double_fault_task", "KVM emulates task switches, and not their rarer faults, traps and tables"),
-    ("tasks::exception_task", "KVM emulates task switches, and not their rarer faults, traps and tables"),
-    ("tasks::in_local_table", "KVM emulates task switches, and not their rarer faults, traps and tables"),
-    ("tasks::local_breakpoints", "KVM emulates task switches, and not their rarer faults, traps and tables"),
-    ("tasks::page_directory", "KVM emulates task switches, and not their rarer faults, traps and tables"),
-    ("tasks::trap_flag", "KVM emulates task switches, and not their rarer faults, traps and tables"),
+    // kvm_task_switch (arch/x86/kvm/x86.c) forgets the exception that its
+    // emulator found when it loaded the new task's segments.
+    ("tasks::absent_data_segment", "KVM emulates task switches, and drops faults of the new task's segments"),
+    ("tasks::bad_code_segment", "KVM emulates task switches, and drops faults of the new task's segments"),
+    ("tasks::bad_data_segment", "KVM emulates task switches, and drops faults of the new task's segments"),
+    ("tasks::bad_local_table", "KVM emulates task switches, and drops faults of the new task's segments"),
+    ("tasks::trap_flag", "KVM emulates task switches, and does not look at the T flag of a TSS"),
 ];
 
 /// What AMD's processors do otherwise than Intel's.
