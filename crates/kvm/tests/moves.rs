@@ -161,7 +161,7 @@ fn run(engine: &dyn Engine, memory: u64, boot: BootSource) -> (Outcome, String) 
     let handle = machine.handle();
     let (done, watch) = std::sync::mpsc::channel::<()>();
     let watchdog = std::thread::spawn(move || {
-        if watch.recv_timeout(Duration::from_secs(240)).is_err() {
+        if watch.recv_timeout(Duration::from_secs(600)).is_err() {
             handle.stop();
         }
     });
