@@ -17,7 +17,7 @@ pub(super) fn open(console: &Console, ending: &Arc<Ending>) -> Result<(Consoles,
     if *console == Console::None {
         return Ok((debug_consoles(), None));
     }
-    let End { mut output, source } = End::open(console, "the serial port")?;
+    let End { mut output, source } = End::open(console, "the serial port", ending)?;
     let ending = Arc::clone(ending);
     let write = move |byte: u8| {
         if let Err(error) = output.write_all(&[byte]).and_then(|()| output.flush()) {

@@ -1,11 +1,14 @@
 //! The virtio devices of a machine, beside disks and network cards.
 
+use std::sync::Arc;
+
 use machine::{Transport, VirtioSlot};
 use virtio::balloon::{Balloon, BalloonHandle};
 use virtio::fs::SharedFolder;
 use virtio::rng::Rng;
 use virtio::vsock::Vsock;
 
+use super::ending::Ending;
 use super::ports::{self, PortEnds};
 use crate::cli::devices::DeviceArgs;
 use crate::exit::Failure;
@@ -19,9 +22,14 @@ pub(super) struct Others {
 }
 
 /// Makes the devices that are asked for.
-pub(super) fn open(args: &DeviceArgs, memory: u64, transport: Transport) -> Result<Others, Failure> {
+pub(super) fn open(
+    args: &DeviceArgs,
+    memory: u64,
+    transport: Transport,
+    ending: &Arc<Ending>,
+) -> Result<Others, Failure> {
     let mut slots = Vec::new();
-    let (ends, console) = ports::open(args)?;
+    let (ends, console) = ports::open(args, ending)?;
     slots.extend(console.map(|device| VirtioSlot::new(device, transport)));
     if let Some(rate) = args.rng {
         slots.push(VirtioSlot::new(Rng::new(rate.map(|rate| rate.0)), transport));

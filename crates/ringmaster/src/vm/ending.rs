@@ -36,6 +36,11 @@ impl Ending {
         let _ = self.machine.set(machine);
     }
 
+    /// Whether the run was stopped from outside.
+    pub(super) fn is_decided(&self) -> bool {
+        self.reason.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
     /// Stops the machine because of `reason`. Always false: nothing goes on.
     pub(super) fn end(&self, reason: Reason) -> bool {
         self.reason.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);

@@ -12,10 +12,12 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 use virtio::{Stop, Worker};
 
+use super::ending::Ending;
 use crate::cli::console::Console;
 use crate::exit::Failure;
 use crate::output;
@@ -46,12 +48,12 @@ pub(super) enum Source {
 
 impl End {
     /// Opens `place` for `what`, the name of the guest's end.
-    pub(super) fn open(place: &Console, what: &str) -> Result<Self, Failure> {
+    pub(super) fn open(place: &Console, what: &str, ending: &Arc<Ending>) -> Result<Self, Failure> {
         let failed = |error: io::Error| Failure::internal(format!("{what} cannot be opened")).because(error);
         let without_input = |output| Self { output, source: None };
         Ok(match place {
             Console::None => without_input(Box::new(io::sink())),
-            Console::Stdio => without_input(Box::new(io::stdout())),
+            Console::Stdio => without_input(Box::new(StandardOutput(Arc::clone(ending)))),
             Console::File(path) => without_input(Box::new(File::create(path).map_err(failed)?)),
             Console::Socket(path) => {
                 let (listener, file) = listen(path).map_err(failed)?;
@@ -83,6 +85,33 @@ impl Source {
                 drop(terminal);
             }),
         }
+    }
+}
+
+/// Standard output. Whoever reads it may take his time, unless the run is to
+/// end: what nobody takes then is lost.
+struct StandardOutput(Arc<Ending>);
+
+/// How often a writer who waits looks whether the run is to end.
+const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+/// A pipe that can be written at all has room for so much.
+const PIECE: usize = 4096;
+
+impl Write for StandardOutput {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let stdout = rustix::stdio::stdout();
+        loop {
+            let mut set = [PollFd::from_borrowed_fd(stdout, PollFlags::OUT)];
+            match poll(&mut set, Some(&LOOK)) {
+                Ok(0) | Err(Errno::INTR) if self.0.is_decided() => return Ok(bytes.len()),
+                Ok(0) | Err(Errno::INTR) => {}
+                _ => return Ok(rustix::io::write(stdout, bytes.get(..PIECE).unwrap_or(bytes))?),
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -241,7 +270,7 @@ mod tests {
     }
 
     fn open(place: &Console) -> End {
-        End::open(place, "the test's console").unwrap()
+        End::open(place, "the test's console", &Arc::default()).unwrap()
     }
 
     #[test]
@@ -287,7 +316,10 @@ mod tests {
             client.read_exact(&mut got).unwrap();
             assert_eq!(got, word);
         }
-        assert!(End::open(&Console::Socket(path.clone()), "another").is_err(), "somebody listens there");
+        assert!(
+            End::open(&Console::Socket(path.clone()), "another", &Arc::default()).is_err(),
+            "somebody listens there"
+        );
         worker.stop();
         assert!(!path.exists());
     }
@@ -300,7 +332,7 @@ mod tests {
         drop(open(&Console::Socket(path.clone())));
         assert!(!path.exists(), "an end that was never started leaves nothing either");
         fs::write(&path, b"a file of the user's").unwrap();
-        assert!(End::open(&Console::Socket(path.clone()), "it").is_err());
+        assert!(End::open(&Console::Socket(path.clone()), "it", &Arc::default()).is_err());
         assert_eq!(fs::read(&path).unwrap(), b"a file of the user's");
     }
 }

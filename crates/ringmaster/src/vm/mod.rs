@@ -114,7 +114,7 @@ pub fn launch(request: VmRequest) -> Result<ExitStatus, Failure> {
     slots.extend(net::open(&request.devices.net, request.transport)?);
     let memory = request.memory.bytes();
     let Others { slots: others, ends: mut ports, balloon } =
-        devices::open(&request.devices.others, memory, request.transport)?;
+        devices::open(&request.devices.others, memory, request.transport, &ending)?;
     require_one_stdio(&request.console, &ports)?;
     slots.extend(others);
     let facts = monitor::facts(&request);

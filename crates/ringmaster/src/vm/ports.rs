@@ -6,6 +6,7 @@ use std::sync::Arc;
 use virtio::Worker;
 use virtio::console::{Console as Device, Port, PortInput};
 
+use super::ending::Ending;
 use super::ends::{End, Input, Source};
 use crate::cli::console::Console;
 use crate::cli::devices::DeviceArgs;
@@ -34,7 +35,12 @@ impl PortEnds {
         Ok(())
     }
 
-    fn open(&mut self, place: &Console, what: &str) -> Result<(End, Arc<PortInput>), Failure> {
+    fn open(
+        &mut self,
+        place: &Console,
+        what: &str,
+        ending: &Arc<Ending>,
+    ) -> Result<(End, Arc<PortInput>), Failure> {
         let failed = |error: io::Error| Failure::internal(format!("{what} cannot be opened")).because(error);
         let input = PortInput::new().map_err(failed)?;
         self.inputs.push(Arc::clone(&input));
@@ -44,7 +50,7 @@ impl PortEnds {
         if let (Console::Stdio, Some((rows, columns))) = (place, terminal::size()) {
             input.set_size(columns, rows);
         }
-        let mut end = End::open(place, what)?;
+        let mut end = End::open(place, what, ending)?;
         if let Some(source) = end.source.take() {
             let input = Arc::clone(&input);
             self.attach(source, Arc::new(move |bytes| input.push(bytes)))?;
@@ -61,15 +67,15 @@ impl Drop for PortEnds {
 }
 
 /// Opens the ends of all ports; the device, if there are any.
-pub(super) fn open(args: &DeviceArgs) -> Result<(PortEnds, Option<Device>), Failure> {
+pub(super) fn open(args: &DeviceArgs, ending: &Arc<Ending>) -> Result<(PortEnds, Option<Device>), Failure> {
     let mut ends = PortEnds::default();
     let mut ports = Vec::new();
     for (number, place) in args.virtio_console.iter().enumerate() {
-        let (end, input) = ends.open(place, &format!("the virtio console hvc{number}"))?;
+        let (end, input) = ends.open(place, &format!("the virtio console hvc{number}"), ending)?;
         ports.push(Port::console(end.output, input));
     }
     for channel in &args.virtio_port {
-        let (end, input) = ends.open(&channel.place, &format!("the channel {}", channel.name))?;
+        let (end, input) = ends.open(&channel.place, &format!("the channel {}", channel.name), ending)?;
         ports.push(Port::channel(&channel.name, end.output, input));
     }
     if ports.len() > virtio::console::MAX_PORTS {

@@ -12,6 +12,7 @@ use libtest_mimic::{Failed, Trial};
 
 use crate::drivers::{DRIVERS, Drivers};
 use crate::guests::{AMD64, Debian};
+use crate::life::processor_time;
 use crate::process::{LIMIT, Run};
 use crate::systems::needing;
 
@@ -26,6 +27,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         needing("the_monitors_power_button_reaches_linux", &DRIVERS, power_button),
         needing("the_monitor_asks_for_memory", &DRIVERS, memory),
         needing("nothing_is_left_behind_when_the_process_is_asked_to_end", &DRIVERS, asked_to_end),
+        needing("a_reader_who_takes_nothing_does_not_keep_a_run_from_ending", &AMD64, unread),
         Trial::test("a_run_that_cannot_start_leaves_nothing_behind", cannot_start),
     ]
 }
@@ -282,6 +284,39 @@ fn asked_to_end(drivers: &Drivers) -> Result<(), Failed> {
         }
     }
     Ok(())
+}
+
+/// The guest writes until the pipe is full, and nobody reads.
+fn unread(debian: &Debian) -> Result<(), Failed> {
+    let (reader, writer) = std::io::pipe()?;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringmaster"));
+    command.args(debian.run("yes")).stdin(std::process::Stdio::null()).stdout(writer);
+    let mut child = command.spawn()?;
+    drop(command);
+    // While it waits for a reader, it computes nothing.
+    let (end, mut before) = (Instant::now() + LIMIT, -1.0);
+    while Instant::now() < end {
+        let used = processor_time(child.id())?;
+        if used == before {
+            break;
+        }
+        before = used;
+        std::thread::sleep(Duration::from_secs(3));
+    }
+    assert!(Command::new("kill").arg(child.id().to_string()).status()?.success());
+    let end = Instant::now() + Duration::from_secs(60);
+    let status = loop {
+        match child.try_wait()? {
+            Some(status) => break status,
+            None if Instant::now() > end => {
+                let _ = child.kill();
+                return Err("it waited for somebody to read".into());
+            }
+            None => std::thread::sleep(Duration::from_millis(50)),
+        }
+    };
+    drop(reader);
+    if status.code() == Some(143) { Ok(()) } else { Err(format!("it ended with {status}").into()) }
 }
 
 fn cannot_start() -> Result<(), Failed> {

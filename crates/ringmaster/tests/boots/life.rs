@@ -105,7 +105,7 @@ fn clock(debian: &Debian) -> Result<(), Failed> {
 }
 
 /// Seconds of processor time that a process has used.
-fn processor_time(process: u32) -> Result<f64, Failed> {
+pub(crate) fn processor_time(process: u32) -> Result<f64, Failed> {
     let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
     let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
     let ticks =
