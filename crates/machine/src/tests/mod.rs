@@ -5,6 +5,7 @@ mod assisted;
 mod life;
 mod paravirtual;
 mod script;
+mod together;
 mod virtio;
 mod wiring;
 

@@ -30,7 +30,8 @@ impl Engine for Crew {
         Capabilities {
             modes: &Mode::ALL,
             max_vcpus: 4,
-            own_interrupt_chip: false,
+            own_interrupt_chip: Err("its local APICs are the machine's"),
+            own_hypercalls: false,
             processor: ProcessorLimits::default(),
             guest_debug: false,
             lacks: &[],
