@@ -149,7 +149,7 @@ impl CodeCache {
     }
 
     /// Bytes that code takes, with what is kept.
-    pub(crate) fn used(&self) -> usize {
+    pub(crate) fn taken(&self) -> usize {
         self.reached
     }
 

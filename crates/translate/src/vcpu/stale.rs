@@ -40,7 +40,7 @@ impl Core {
     /// soon translated again.
     #[cold]
     fn tidy(&mut self, slow: &mut SlowPath, halted: Duration) {
-        if self.rest.is_long(halted, Instant::now()) && self.cache.used() > AT_REST {
+        if self.rest.is_long(halted, Instant::now()) && self.cache.taken() > AT_REST {
             slow.forget();
             self.forget_all(slow);
             self.cache.release();
