@@ -139,15 +139,20 @@ unsafe fn install_handlers(setup: &Setup) -> bool {
     }
 }
 
-/// DS and ES as 32-bit code wants them, and a base for GS. FS stays: the
-/// process keeps its thread block there.
+/// DS and ES as 32-bit code wants them. No signal frame keeps them, so code
+/// that has changed them, as self-modifying code may by chance, would change
+/// them for all that comes after it.
+fn load_data_segments() {
+    // SAFETY: 64-bit code ignores DS and ES.
+    unsafe { std::arch::asm!("mov ds, {0:x}", "mov es, {0:x}", in(reg) u32::from(selector::DATA)) };
+}
+
+/// DS, ES, and a base for GS. FS stays: the process keeps its thread block there.
 unsafe fn load_segments() -> bool {
     const ARCH_SET_GS: usize = 0x1001;
-    // SAFETY: 64-bit code ignores DS and ES, and nothing here uses GS.
-    unsafe {
-        std::arch::asm!("mov ds, {0:x}", "mov es, {0:x}", in(reg) u32::from(selector::DATA));
-        syscall(libc::SYS_arch_prctl, [ARCH_SET_GS, GS_BASE as usize, 0, 0, 0, 0]) == 0
-    }
+    load_data_segments();
+    // SAFETY: nothing here uses GS.
+    unsafe { syscall(libc::SYS_arch_prctl, [ARCH_SET_GS, GS_BASE as usize, 0, 0, 0, 0]) == 0 }
 }
 
 unsafe fn start_timer() -> bool {
@@ -174,6 +179,7 @@ extern "C" fn handle(signal: c_int, _info: *mut siginfo_t, context: *mut c_void)
     give(control, signal, context);
     wait_for_request();
     take(control, context);
+    load_data_segments();
 }
 
 /// Tells the parent that there is an answer and waits for its next request.

@@ -274,6 +274,20 @@ mod tests {
     }
 
     #[test]
+    fn segments_that_code_has_changed_are_whole_for_the_next() {
+        let mut native = Native::new(&host_model()).unwrap();
+        if !native.runs_32_bit_code() {
+            return eprintln!("skipped: this host runs no 32-bit code");
+        }
+        // PUSH 0; POP DS; and then MOV AL, [CODE].
+        native.run(&Case::new(Bits::B32, 1, vec![0x6a, 0, 0x1f])).unwrap();
+        let mut load = vec![0xa0];
+        load.extend((CODE as u32).to_le_bytes());
+        let outcome = native.run(&Case::new(Bits::B32, 1, load)).unwrap();
+        assert_eq!(outcome.event, Event::exception(3, 0, 0));
+    }
+
+    #[test]
     fn loops_and_system_calls_end() {
         let mut native = Native::new(&host_model()).unwrap();
         // JMP to itself; MOV EAX, 39 (getpid); SYSCALL; and life goes on.

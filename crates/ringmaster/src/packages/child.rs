@@ -11,6 +11,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::PackageError;
 use super::cancel::{Cancel, TICK};
 
+/// How long a child may take to end when it is asked to.
+const GRACE: Duration = Duration::from_secs(5);
+
 /// A line of the child.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Line {
@@ -113,12 +116,21 @@ fn forward(
     });
 }
 
-/// SIGINT lets apt end its own children.
+/// SIGINT lets apt end its own children. A child of a process that ignores it,
+/// as a shell's background jobs do, ignores it too, and is killed.
 fn end(child: &mut Child) {
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     if let Some(pid) = pid {
         let _ = kill_process(pid, Signal::INT);
     }
+    let start = Instant::now();
+    while start.elapsed() < GRACE {
+        if !matches!(child.try_wait(), Ok(None)) {
+            return;
+        }
+        thread::sleep(TICK);
+    }
+    let _ = child.kill();
     let _ = child.wait();
 }
 
@@ -152,6 +164,14 @@ mod tests {
         lines.sort();
         assert_eq!(lines, ["err two", "out one"]);
         assert_eq!(status.code(), Some(3));
+    }
+
+    #[test]
+    fn a_child_that_ignores_sigint_is_ended() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "trap '' INT; exec sleep 600"]);
+        let result = run(&mut command, &Cancel::default(), Duration::from_millis(300), &mut |_| {});
+        assert!(matches!(result, Err(ChildError::Stalled)));
     }
 
     #[test]
