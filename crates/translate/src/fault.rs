@@ -59,8 +59,8 @@ extern "C" fn handle(signal: c_int, info: *mut siginfo_t, context: *mut c_void) 
     // which lies their stack.
     registers[libc::REG_RSP as usize] -= 8;
     // SAFETY: that stack has room for more than signal frames, which lie below
-    // the red zone.
-    unsafe { *(registers[libc::REG_RSP as usize] as *mut u64) = rip as u64 + 1 };
+    // the red zone. RSP is not aligned: its lowest bits are a page's shift.
+    unsafe { (registers[libc::REG_RSP as usize] as *mut u64).write_unaligned(rip as u64 + 1) };
     registers[libc::REG_RIP as usize] = current.exit as i64;
 }
 
