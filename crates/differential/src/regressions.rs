@@ -470,4 +470,20 @@ pub const REGRESSIONS: &[Row] = &[
         code: "c4426bf6e46762511dc4da9c94fc2f0000",
         why: "an access that left its page hit an empty entry of the TLB",
     },
+    Row {
+        bits: Bits::B32,
+        seed: 0x262c2af,
+        plain: 7,
+        at: 0x20001000,
+        code: "62f27d00000475c04c0020",
+        why: "V' of EVEX was looked at in 32-bit code",
+    },
+    Row {
+        bits: Bits::B64,
+        seed: 5,
+        plain: 7,
+        at: 0x20001000,
+        code: "62f16d18fecb",
+        why: "b of EVEX was looked at beside a register",
+    },
 ];

@@ -1,8 +1,8 @@
 //! From bytes to [`Insn`]: iced-x86 decodes, this chooses who executes.
 
 use iced_x86::{
-    Code, CodeSize, CpuidFeature, Decoder, DecoderError, FlowControl, Instruction, InstructionInfoFactory,
-    OpAccess, OpKind, Register,
+    Code, CodeSize, CpuidFeature, DecoderError, FlowControl, Instruction, InstructionInfoFactory, OpAccess,
+    OpKind, Register,
 };
 use x86::cpuid::CpuidModel;
 use x86::{Exception, SegmentName};
@@ -50,9 +50,8 @@ impl InsnDecoder {
     pub(crate) fn decode(&mut self, bytes: &[u8], code_size: u8, cpuid: &CpuidModel) -> Decoded {
         let bytes = &bytes[..bytes.len().min(MAX_LEN)];
         let bitness = u32::from(code_size) * 8;
-        let mut decoder = Decoder::with_ip(bitness, bytes, 0, cpuid.decoder_options());
-        let instruction = decoder.decode();
-        match decoder.last_error() {
+        let (instruction, error) = cpuid.decode(bitness, bytes, 0);
+        match error {
             DecoderError::NoMoreBytes if bytes.len() < MAX_LEN => Decoded::MoreBytes,
             DecoderError::NoMoreBytes => fixed(too_long, bytes.len()),
             DecoderError::None if cpuid.allows_instruction(&instruction) => {
@@ -169,11 +168,8 @@ pub(crate) fn undefined(cpu: &mut Cpu, _insn: &Insn) -> Exec {
 fn is_too_long(bytes: &[u8], bitness: u32, cpuid: &CpuidModel) -> bool {
     let prefixes = bytes.iter().take_while(|byte| is_legacy_prefix(**byte)).count();
     bytes.len() == MAX_LEN
-        && (1..=prefixes).any(|skipped| {
-            let mut rest = Decoder::with_ip(bitness, &bytes[skipped..], 0, cpuid.decoder_options());
-            let _ = rest.decode();
-            rest.last_error() == DecoderError::NoMoreBytes
-        })
+        && (1..=prefixes)
+            .any(|skipped| cpuid.decode(bitness, &bytes[skipped..], 0).1 == DecoderError::NoMoreBytes)
 }
 
 /// SDM 2A 2.1.1.

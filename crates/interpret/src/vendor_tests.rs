@@ -253,3 +253,22 @@ fn an_element_in_front_of_4_gib_is_inside_its_segment() {
         bench.run(&[0xc4, 0xe2, 0x69, 0x2c, 0x0f]).unwrap();
     }
 }
+
+#[test]
+fn fields_of_evex_that_mean_nothing_are_ignored_or_undefined() {
+    if !HostCpu::detect().avx512 {
+        return;
+    }
+    // vpaddd xmm1, xmm2, xmm3 with V' = 0, with b, with both.
+    for (long, last) in [(false, 0x00), (false, 0x18), (false, 0x10), (true, 0x18)] {
+        for (amd, mut bench) in both(if long { Bench::long } else { with_a_top }) {
+            bench.cpu.state.fpu.zmm[2].0[0] = 3;
+            bench.cpu.state.fpu.zmm[3].0[0] = 4;
+            let expected = if amd { Ok(()) } else { Err(Exception::plain(Vector::UD)) };
+            assert_eq!(bench.run(&[0x62, 0xf1, 0x6d, last, 0xfe, 0xcb]), expected);
+            assert_eq!(bench.cpu.state.fpu.zmm[1].0[0], if amd { 7 } else { 0 });
+            // vaddss: there b is the rounding, and not ignored.
+            bench.run(&[0x62, 0xf1, 0x6e, 0x18, 0x58, 0xcb]).unwrap();
+        }
+    }
+}

@@ -245,10 +245,8 @@ impl Body<'_> {
     fn decode(&mut self, bytes: &[u8], place: u16) -> Option<Instruction> {
         let bytes = &bytes[..bytes.len().min(MAX_LEN)];
         let bitness = u32::from(self.mode.word()) * 8;
-        let options = self.slow.cpuid().decoder_options();
-        let mut decoder = Decoder::with_ip(bitness, bytes, u64::from(place), options);
-        let instruction = decoder.decode();
-        match decoder.last_error() {
+        let (instruction, error) = self.slow.cpuid().decode(bitness, bytes, place.into());
+        match error {
             DecoderError::NoMoreBytes if bytes.len() < MAX_LEN => None,
             DecoderError::None if self.slow.cpuid().allows_instruction(&instruction) => Some(instruction),
             _ => {

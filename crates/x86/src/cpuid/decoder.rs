@@ -1,7 +1,7 @@
 //! From the decoder's names of instruction groups to the features that a vCPU
 //! offers, so that what is not offered is #UD.
 
-use iced_x86::{Code, CpuidFeature, DecoderOptions, Instruction};
+use iced_x86::{Code, CpuidFeature, Decoder, DecoderError, DecoderOptions, Instruction};
 
 use super::{CpuidModel, Feature};
 
@@ -89,6 +89,16 @@ fn basis(group: CpuidFeature) -> Basis {
     Basis::Feature(feature)
 }
 
+/// The first byte of an EVEX prefix (SDM 2A 2.7.1), and fields of its last.
+const EVEX: u8 = 0x62;
+const EVEX_V: u8 = 1 << 3;
+const EVEX_B: u8 = 1 << 4;
+
+/// Prefixes for segment and address size, which may come before EVEX.
+const fn is_address_prefix(byte: u8) -> bool {
+    matches!(byte, 0x26 | 0x2e | 0x36 | 0x3e | 0x64 | 0x65 | 0x67)
+}
+
 impl CpuidModel {
     /// Whether the instructions of the decoder's `group` are offered.
     pub fn allows(&self, group: CpuidFeature) -> bool {
@@ -119,6 +129,54 @@ impl CpuidModel {
             | Code::Reservednop_rm64_r64_0F0D => !self.vendor().refuses_prefetch_of_register(),
             _ => instruction.cpuid_features().iter().all(|&group| self.allows(group)),
         }
+    }
+
+    /// The instruction at the start of `bytes`, which lies at `ip` in code of
+    /// `bitness` bits, as this vCPU reads it; or why there is none.
+    pub fn decode(&self, bitness: u32, bytes: &[u8], ip: u64) -> (Instruction, DecoderError) {
+        let decoded = self.decode_exactly(bitness, bytes, ip);
+        let ignores = decoded.1 == DecoderError::InvalidInstruction && self.vendor().ignores_evex_fields();
+        ignores.then(|| self.decode_ignoring_evex_fields(bitness, bytes, ip)).flatten().unwrap_or(decoded)
+    }
+
+    fn decode_exactly(&self, bitness: u32, bytes: &[u8], ip: u64) -> (Instruction, DecoderError) {
+        let mut decoder = Decoder::with_ip(bitness, bytes, ip, self.decoder_options());
+        let instruction = decoder.decode();
+        (instruction, decoder.last_error())
+    }
+
+    /// The same without the fields of an EVEX prefix that some processors
+    /// ignore; `None` if there is no such prefix, or without them nothing
+    /// either.
+    fn decode_ignoring_evex_fields(
+        &self,
+        bitness: u32,
+        bytes: &[u8],
+        ip: u64,
+    ) -> Option<(Instruction, DecoderError)> {
+        let evex = bytes.iter().position(|&byte| !is_address_prefix(byte))?;
+        let &[EVEX, p0, _, _, _, modrm] = bytes.get(evex..evex + 6)? else { return None };
+        if bitness != 64 && p0 < 0xc0 {
+            // BOUND
+            return None;
+        }
+        let mut bytes = bytes.to_vec();
+        if bitness != 64 {
+            bytes[evex + 3] |= EVEX_V;
+            let decoded = self.decode_exactly(bitness, &bytes, ip);
+            if decoded.1 != DecoderError::InvalidInstruction {
+                return Some(decoded);
+            }
+        }
+        if modrm < 0xc0 {
+            return None;
+        }
+        bytes[evex + 3] &= !EVEX_B;
+        let decoded = self.decode_exactly(bitness, &bytes, ip);
+        let form = decoded.0.op_code();
+        let means_nothing =
+            form.can_broadcast() && !form.can_use_rounding_control() && !form.can_suppress_all_exceptions();
+        means_nothing.then_some(decoded)
     }
 
     /// Decoder options without which encodings would be taken for instructions

@@ -106,6 +106,13 @@ impl Vendor {
         self.is_amd()
     }
 
+    /// Whether fields of EVEX that mean nothing are ignored: V' outside of
+    /// 64-bit mode, and b beside a register in the place of memory that could
+    /// be broadcast. If not, they are #UD (SDM 2A 2.7.11).
+    pub const fn ignores_evex_fields(self) -> bool {
+        self.is_amd()
+    }
+
     /// Whether MASKMOVDQU reaches its upper quadword first.
     pub const fn masks_upper_quadword_first(self) -> bool {
         !self.is_amd()
