@@ -16,9 +16,7 @@ mod string;
 mod system;
 mod windows;
 
-use iced_x86::{
-    Code, Decoder, DecoderError, Encoder, FlowControl, Instruction, InstructionInfoFactory, Mnemonic,
-};
+use iced_x86::{Code, DecoderError, Encoder, FlowControl, Instruction, InstructionInfoFactory, Mnemonic};
 use interpret::slow::{Plain, SlowInsn, SlowPath, classify};
 
 pub(crate) use branch::LARGE_PAGE;
