@@ -97,14 +97,15 @@ fn pty(debian: &Debian) -> Result<(), Failed> {
     if Path::new(&name).exists() { Err(run.complaint("left its terminal behind")) } else { Ok(()) }
 }
 
-/// A run on a terminal, which says whether the terminal's settings are the same
+/// A run on a terminal, which tells its status on a line of its own, whatever
+/// the guest said last, and whether the terminal's settings are the same
 /// after it. `script` is essential on Debian.
 fn on_a_terminal(args: &[String]) -> Result<Run, Failed> {
     let quoted = |word: &str| format!("'{}'", word.replace('\'', r"'\''"));
     let words: Vec<String> = args.iter().map(|word| quoted(word)).collect();
     let program = quoted(env!("CARGO_BIN_EXE_ringmaster"));
     let line = format!(
-        "mode=$(stty -g); {program} {}; echo status $?; [ $(stty -g) = $mode ] && echo terminal-as-before",
+        "mode=$(stty -g); {program} {}; printf '\\nstatus %s\\n' $?; [ $(stty -g) = $mode ] && echo terminal-as-before",
         words.join(" ")
     );
     let mut command = Command::new("script");
