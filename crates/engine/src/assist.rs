@@ -38,13 +38,17 @@ pub struct LocalApicRegisters {
 /// The engine's part of one machine. It is called from any thread, with locks
 /// held, and must not block.
 pub trait Assist: Send + Sync {
-    /// Whether the local APICs are the engine's. Then the next three calls have
+    /// Whether the local APICs are the engine's. Then the next four calls have
     /// a meaning, and the [`Platform`](crate::Platform) is not asked for what
     /// belongs to them.
     fn has_local_apics(&self) -> bool;
 
     /// Delivers a message to the local APICs that it names.
     fn deliver(&self, message: InterruptMessage);
+
+    /// Delivers a message of a device: one of the few that a driver has set up,
+    /// and that come again and again.
+    fn signal(&self, message: InterruptMessage);
 
     /// Which level-triggered messages come from the inputs of the I/O APIC, in
     /// their order: the end of each is told by

@@ -4,8 +4,9 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use kvm_bindings::{
-    KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, kvm_device_attr, kvm_enable_cap, kvm_interrupt, kvm_ioeventfd,
-    kvm_ioeventfd_flag_nr_datamatch, kvm_ioeventfd_flag_nr_deassign, kvm_sregs2,
+    KVM_IRQFD_FLAG_DEASSIGN, KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, kvm_device_attr, kvm_enable_cap,
+    kvm_interrupt, kvm_ioeventfd, kvm_ioeventfd_flag_nr_datamatch, kvm_ioeventfd_flag_nr_deassign, kvm_irqfd,
+    kvm_sregs2,
 };
 use kvm_ioctls::{VcpuFd, VmFd};
 
@@ -18,6 +19,7 @@ const fn request<T>(direction: u64, number: u64) -> u64 {
     direction << 30 | (size_of::<T>() as u64) << 16 | KVMIO << 8 | number
 }
 
+const KVM_IRQFD: u64 = request::<kvm_irqfd>(WRITE, 0x76);
 const KVM_IOEVENTFD: u64 = request::<kvm_ioeventfd>(WRITE, 0x79);
 const KVM_ENABLE_CAP: u64 = request::<kvm_enable_cap>(WRITE, 0xa3);
 const KVM_INTERRUPT: u64 = request::<kvm_interrupt>(WRITE, 0x86);
@@ -68,6 +70,14 @@ pub(crate) fn ioeventfd(
     checked(unsafe { libc::ioctl(vm.as_raw_fd(), KVM_IOEVENTFD, &raw const argument) })
 }
 
+/// KVM_IRQFD: `event` is interrupt `gsi` of the routing table, or no longer.
+pub(crate) fn irqfd(vm: &VmFd, gsi: u32, event: BorrowedFd<'_>, on: bool) -> io::Result<()> {
+    let flags = if on { 0 } else { KVM_IRQFD_FLAG_DEASSIGN };
+    let argument = kvm_irqfd { fd: event.as_raw_fd() as u32, gsi, flags, ..Default::default() };
+    // SAFETY: the request reads the structure, which lives across the call.
+    checked(unsafe { libc::ioctl(vm.as_raw_fd(), KVM_IRQFD, &raw const argument) })
+}
+
 /// KVM_GET_SREGS2.
 pub(crate) fn sregs2(vcpu: &VcpuFd) -> io::Result<kvm_sregs2> {
     let mut sregs = kvm_sregs2::default();
@@ -116,6 +126,7 @@ mod tests {
 
     #[test]
     fn the_requests_have_the_kernels_numbers() {
+        assert_eq!(KVM_IRQFD, 0x4020_ae76);
         assert_eq!(KVM_IOEVENTFD, 0x4040_ae79);
         assert_eq!(KVM_ENABLE_CAP, 0x4068_aea3);
         assert_eq!(KVM_INTERRUPT, 0x4004_ae86);

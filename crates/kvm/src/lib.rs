@@ -9,7 +9,8 @@
 //! device runs ring 0 at the hardware's speed ([`probe`]).
 
 // Memory slots hand host memory to the kernel, and the page of `kvm_run` is
-// shared with it: `slots`, `run_page`, `ioctls` and `kick` are the places.
+// shared with it: `slots`, `run_page`, `ioctls`, `routes` and `kick` are the
+// places.
 #![allow(unsafe_code)]
 
 mod assist;
@@ -23,6 +24,7 @@ mod kick;
 mod lacks;
 mod msrs;
 mod probe;
+mod routes;
 mod run_page;
 mod slots;
 mod state;

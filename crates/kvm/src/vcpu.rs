@@ -64,7 +64,7 @@ pub(crate) struct KvmVcpu {
     pub(crate) stats: VcpuStats,
     pub(crate) exits: ExitCounts,
     /// Last, so that the machine outlives its vCPU's file.
-    _vm: Arc<Vm>,
+    vm: Arc<Vm>,
 }
 
 impl KvmVcpu {
@@ -114,7 +114,7 @@ impl KvmVcpu {
             broken: None,
             stats: VcpuStats::default(),
             exits: ExitCounts::default(),
-            _vm: vm,
+            vm,
         };
         vcpu.set_state(&state);
         match vcpu.broken.take() {
@@ -493,6 +493,7 @@ impl Vcpu for KvmVcpu {
         if !self.format.local_apic {
             return None;
         }
+        self.vm.routes().settle(self.vm.fd());
         let registers = state::apic::load(&self.fd, &self.format).ok()?;
         let tsc_deadline = self.deadline.unwrap_or(registers.tsc_deadline);
         Some(LocalApicRegisters { tsc_deadline, ..registers })

@@ -14,9 +14,9 @@ use kvm_bindings::{
 use kvm_ioctls::{VcpuFd, VmFd};
 use memory::GuestMemory;
 
-use crate::assist::IO_APIC_INPUTS;
 use crate::failure::unusable;
 use crate::host::Host;
+use crate::routes::{IO_APIC_INPUTS, Routes};
 use crate::{msrs, slots};
 
 /// Where Intel's processors without unrestricted guests keep a task-state
@@ -32,6 +32,7 @@ pub(crate) struct Vm {
     host: Arc<Host>,
     /// The local APICs are in the kernel.
     local_apics: bool,
+    routes: Routes,
     /// A machine's clock goes with it: see [`Vm::keeps_time`].
     keeps_time: bool,
     /// The vCPUs that exist, by number.
@@ -53,7 +54,15 @@ impl Vm {
         slots::map(&fd, &memory, false).map_err(|error| {
             unusable(format!("the kernel does not map {} MiB of guest memory ({error})", memory.size() >> 20))
         })?;
-        Ok(Self { fd, memory, host, local_apics, keeps_time, vcpus: Mutex::default() })
+        Ok(Self {
+            fd,
+            memory,
+            host,
+            local_apics,
+            routes: Routes::default(),
+            keeps_time,
+            vcpus: Mutex::default(),
+        })
     }
 
     pub(crate) const fn fd(&self) -> &VmFd {
@@ -71,6 +80,11 @@ impl Vm {
     /// Whether the local APICs are in the kernel.
     pub(crate) const fn local_apics(&self) -> bool {
         self.local_apics
+    }
+
+    /// The interrupt routes.
+    pub(crate) const fn routes(&self) -> &Routes {
+        &self.routes
     }
 
     /// Whether the guest's time-stamp counter must run at the rate that CPUID
@@ -115,7 +129,8 @@ fn prepare(fd: &VmFd, local_apics: bool) -> Result<(), (&'static str, io::Error)
     enable(fd, KVM_CAP_X86_USER_SPACE_MSR, reasons.into()).map_err(named("MSR exits"))?;
     msrs::set_filter(fd, local_apics).map_err(named("an MSR filter"))?;
     if local_apics {
-        enable(fd, KVM_CAP_SPLIT_IRQCHIP, IO_APIC_INPUTS).map_err(named("local APICs in the kernel"))?;
+        enable(fd, KVM_CAP_SPLIT_IRQCHIP, IO_APIC_INPUTS.into())
+            .map_err(named("local APICs in the kernel"))?;
         // Destinations have 32 bits; 0xff alone is still everybody, in x2APIC
         // mode too, as in this machine's messages.
         enable(fd, KVM_CAP_X2APIC_API, KVM_X2APIC_API_USE_32BIT_IDS.into())

@@ -278,6 +278,30 @@ fn a_message_ends_hlt_and_its_interrupt_ends_in_the_kernel() {
 }
 
 #[test]
+fn a_devices_message_ends_hlt_each_time() {
+    let Some(engine) = engine() else { return };
+    let mut guest = Guest::new(&engine, 1, &WAIT, &COUNT);
+    for times in 1..=3 {
+        guest.assist.signal(InterruptMessage { address: 0xfee0_0000, data: u32::from(VECTOR) });
+        guest.run(Bench::default());
+        assert_eq!(guest.word(0x5000), times);
+        start(guest.vcpus[0].0.as_mut(), 0);
+    }
+}
+
+#[test]
+fn devices_messages_have_arrived_before_the_local_apic_is_handed_over() {
+    let Some(engine) = engine() else { return };
+    let guest = Guest::new(&engine, 1, &WAIT, &COUNT);
+    // More than have an event of their own, in every order of them.
+    for vector in (0x20..=0xff).chain((0x20..=0xff).rev()) {
+        guest.assist.signal(InterruptMessage { address: 0xfee0_0000, data: vector });
+    }
+    let requested = guest.vcpus[0].0.local_apic().unwrap().page[0x20..0x28].to_vec();
+    assert_eq!(requested, [0, u32::MAX, u32::MAX, u32::MAX, u32::MAX, u32::MAX, u32::MAX, u32::MAX]);
+}
+
+#[test]
 fn a_message_to_everybody_reaches_them_in_either_mode() {
     let Some(engine) = engine() else { return };
     // Without EOI: the mode decides by what that is done.

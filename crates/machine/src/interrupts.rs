@@ -146,9 +146,8 @@ impl Interrupts {
 
     /// Takes a message-signalled interrupt of a PCI function.
     pub(crate) fn message(&self, message: MsiMessage) {
-        if let Some(message) = ApicMessage::from_msi(message.address, message.data) {
-            self.send(&message);
-        }
+        let Some(message) = ApicMessage::from_msi(message.address, message.data) else { return };
+        self.pass(&message, |assist, write| assist.signal(write));
     }
 
     /// Drives input `input` of the I/O APIC, which the 8259As do not have.
@@ -161,12 +160,18 @@ impl Interrupts {
         self.pics(|pic| pic.set_irq(irq, level));
     }
 
-    /// Delivers a message to the processors that it names. Nobody hands their
-    /// local APICs over meanwhile, so that it does not miss them.
+    /// Delivers a message to the processors that it names.
     pub(crate) fn send(&self, message: &ApicMessage) {
-        let lent = self.lent();
-        match lent.as_deref() {
-            Some(assist) => assist.deliver(as_write(message)),
+        self.pass(message, |assist, write| assist.deliver(write));
+    }
+
+    /// Passes a message to the processors that it names, by `lent` if their
+    /// local APICs are the engine's. Nobody hands them over meanwhile, so that
+    /// it does not miss them.
+    fn pass(&self, message: &ApicMessage, lent: impl FnOnce(&dyn Assist, InterruptMessage)) {
+        let owner = self.lent();
+        match owner.as_deref() {
+            Some(assist) => lent(assist, as_write(message)),
             None => self.route(message, |_, processor| processor.matches(message)),
         }
     }

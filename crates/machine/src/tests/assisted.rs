@@ -5,6 +5,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use chipset::pci::MsiMessage;
 use engine::{Assist, InterruptMessage, LocalApicRegisters, Platform, Signal};
 use x86::{GuestPhysAddr, Vector};
 
@@ -18,6 +19,7 @@ const TSC_DEADLINE: u32 = 0x6e0;
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Told {
     Deliver(u64, u32),
+    Signal(u64, u32),
     Expect(Vec<usize>),
     Ring(u64, Option<u32>, i32),
     Silence(u64, Option<u32>, i32),
@@ -43,6 +45,10 @@ impl Assist for Recorder {
 
     fn deliver(&self, message: InterruptMessage) {
         self.note(Told::Deliver(message.address, message.data));
+    }
+
+    fn signal(&self, message: InterruptMessage) {
+        self.note(Told::Signal(message.address, message.data));
     }
 
     fn expect_ends(&self, inputs: &[Option<InterruptMessage>]) {
@@ -99,6 +105,22 @@ fn what_is_sent_goes_to_who_has_the_local_apics() {
     bench.board.end_of_interrupt(Vector(0x41));
     assert_eq!(recorder.take(), []);
     assert_eq!(bench.apic_read(0, 0xf0), u32::MAX, "the page is not the machine's");
+}
+
+#[test]
+fn devices_signal_their_messages_to_who_has_the_local_apics() {
+    let bench = Bench::new();
+    bench.apic_write(0, 0xf0, 0x1ff);
+    let message = MsiMessage { address: 0xfee0_0000, data: 0x51 };
+    let (recorder, registers) = bench.lend();
+    recorder.take();
+    bench.board.interrupts.message(message);
+    bench.board.interrupts.message(MsiMessage { address: 0x1000, ..message });
+    assert_eq!(recorder.take(), [Told::Signal(0xfee0_0000, 0x51)], "other addresses are no interrupts");
+    bench.take_back(&registers);
+    bench.board.interrupts.message(message);
+    assert_eq!(recorder.take(), []);
+    assert_eq!(bench.interrupt(), Some(0x51));
 }
 
 #[test]
