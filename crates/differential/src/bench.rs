@@ -6,10 +6,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use engine::Engine;
-use x86::cpuid::CpuidModel;
+use x86::cpuid::{CpuidModel, Habits};
 
 use crate::case::Case;
 use crate::guest::{Guest, Variant};
+use crate::habits::TELLING;
 use crate::host::host_model;
 use crate::native::Native;
 use crate::outcome::{Comparison, Event, Exempt, Outcome};
@@ -94,7 +95,7 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// `engine` beside the host's processor.
+    /// `engine` beside the host's processor, whose habits it has.
     ///
     /// # Errors
     /// If the host refuses what either side needs.
@@ -102,7 +103,41 @@ impl Bench {
         let model = Arc::new(host_model());
         let native = Native::new(&model)?;
         let guest = Guest::new(engine, &model)?;
-        Ok(Self { native, guest, model, counts: Counts::default() })
+        let mut bench = Self { native, guest, model, counts: Counts::default() };
+        bench.learn_habits(engine)?;
+        bench.counts = Counts::default();
+        Ok(bench)
+    }
+
+    /// Where the host's processor has other habits than its family is known
+    /// for, the guest gets them, and it is told.
+    fn learn_habits(&mut self, engine: &dyn Engine) -> Result<(), Box<dyn Error>> {
+        let modes = modes(self);
+        for telling in TELLING {
+            let case = telling.row.case().ok_or("a row is misspelt")?;
+            if !modes.contains(&case.bits) || self.agrees(&case)? {
+                continue;
+            }
+            let known = self.model.habits();
+            self.set_habits(engine, known.toggled(telling.habit))?;
+            if self.agrees(&case)? {
+                eprintln!("{:?} is not with this processor as with its family", telling.habit);
+            } else {
+                self.set_habits(engine, known)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn agrees(&mut self, case: &Case) -> Result<bool, Box<dyn Error>> {
+        Ok(self.check(case, &[Variant::Whole])? == Verdict::Same)
+    }
+
+    /// Makes the guest anew, with other habits.
+    pub(crate) fn set_habits(&mut self, engine: &dyn Engine, habits: Habits) -> Result<(), Box<dyn Error>> {
+        self.model = Arc::new(CpuidModel::clone(&self.model).with_habits(habits));
+        self.guest = Guest::new(engine, &self.model)?;
+        Ok(())
     }
 
     /// The processor model that both sides have.
@@ -181,4 +216,40 @@ impl Bench {
 /// The modes that the bench can compare.
 pub fn modes(bench: &mut Bench) -> Vec<Bits> {
     if bench.runs_32_bit_code() { vec![Bits::B64, Bits::B32] } else { vec![Bits::B64] }
+}
+
+#[cfg(test)]
+mod tests {
+    use interpret::Interpreter;
+    use x86::cpuid::{Feature, Habit};
+
+    use super::*;
+
+    fn can_be_told(habit: Habit, model: &CpuidModel) -> bool {
+        match habit {
+            Habit::ChecksMaskedElements | Habit::IgnoresEvexFields => model.has(Feature::Avx512f),
+            Habit::WrapsMaskedMoves => {
+                model.has(Feature::Avx) && model.has_habit(Habit::ChecksMaskedElements)
+            }
+            _ => true,
+        }
+    }
+
+    #[test]
+    fn each_habit_is_told_by_its_case_and_learnt_from_the_processor() {
+        let mut bench = Bench::new(&Interpreter).unwrap();
+        let host = bench.model.habits();
+        for telling in TELLING {
+            let case = telling.row.case().unwrap();
+            let runs = modes(&mut bench).contains(&case.bits);
+            if !runs || !can_be_told(telling.habit, &bench.model) {
+                eprintln!("skipped: this host cannot tell {:?}", telling.habit);
+                continue;
+            }
+            bench.set_habits(&Interpreter, host.toggled(telling.habit)).unwrap();
+            assert!(!bench.agrees(&case).unwrap(), "{:?}", telling.habit);
+            bench.learn_habits(&Interpreter).unwrap();
+            assert_eq!(bench.model.habits(), host, "{:?}", telling.habit);
+        }
+    }
 }

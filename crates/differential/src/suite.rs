@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use engine::Engine;
 
-use crate::{Bench, Bits, Case, Failure, Generator, REGRESSIONS, Variant, Verdict, modes};
+use crate::{Bench, Bits, Case, Failure, Generator, REGRESSIONS, TELLING, Variant, Verdict, modes};
 
 /// Failures that are shrunk and shown; the rest is only counted.
 const SHOWN: usize = 12;
@@ -56,7 +56,7 @@ impl Suite {
     /// If anything differs.
     pub fn regressions(mut self) {
         let modes = self.modes();
-        for row in REGRESSIONS {
+        for row in TELLING.iter().map(|telling| &telling.row).chain(REGRESSIONS) {
             let case = row.case().expect("a row is well formed");
             if modes.contains(&case.bits) {
                 self.check(&case, &Variant::ALL);

@@ -9,7 +9,7 @@ use engine::{
     VcpuSignals, VcpuStats,
 };
 use memory::{Alone, Forget, GuestMemory, MAX_SEATS, Seat};
-use x86::cpuid::{CpuidModel, Feature};
+use x86::cpuid::{CpuidModel, Feature, Habit};
 use x86::paging::Paging;
 use x86::{
     CpuState, Cr0, Cr4, Exception, Gpr, GuestPhysAddr, LinearAddr, Rflags, Segment, SegmentName, is_canonical,
@@ -250,7 +250,7 @@ impl Cpu {
             _ => 0xffff,
         };
         self.linear_mask = if self.long { u64::MAX } else { 0xffff_ffff };
-        self.flat_end = if self.cpuid.vendor().wraps_at_4_gib() { u64::MAX } else { 0xffff_ffff };
+        self.flat_end = if self.cpuid.has_habit(Habit::WrapsAt4Gib) { u64::MAX } else { 0xffff_ffff };
         self.flat = 0;
         for (index, segment) in state.segments.iter().enumerate() {
             self.flat |= u8::from(is_flat(segment)) << index;

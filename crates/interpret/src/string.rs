@@ -6,6 +6,7 @@
 //! lies in one page at once.
 
 use iced_x86::{Instruction, Mnemonic, OpKind};
+use x86::cpuid::Habit;
 use x86::{Gpr, Rflags, SegmentName};
 
 use crate::cpu::{Break, Cpu, Exec, mask};
@@ -92,8 +93,7 @@ fn repeat(cpu: &mut Cpu, insn: &Insn, element: Element, chunk: Option<Chunk>) ->
     }
     let counter = Gpr::Rcx as u8;
     let mut left = cpu.reg(counter, operation.address);
-    let vendor = cpu.cpuid.vendor();
-    if vendor.extends_count_of_nothing() {
+    if cpu.cpuid.has_habit(Habit::ExtendsCountOfNothing) {
         // ECX clears the upper half of RCX.
         cpu.set_reg(counter, operation.address, left);
     }
@@ -107,7 +107,7 @@ fn repeat(cpu: &mut Cpu, insn: &Insn, element: Element, chunk: Option<Chunk>) ->
         let mut goes_on = true;
         if moved == 0 {
             goes_on = element(cpu, operation).inspect_err(|_| {
-                if vendor.restores_flags_of_repetition() {
+                if cpu.cpuid.has_habit(Habit::RestoresFlagsOfRepetition) {
                     cpu.state.rflags = flags;
                 }
             })?;
@@ -271,11 +271,13 @@ fn compare(cpu: &mut Cpu, operation: Operation, left: u64, right: u64) -> bool {
     (left == right) == (operation.repeat == Repeat::Equal)
 }
 
-/// The destination is read first, as processors do, except for some in REPE
-/// CMPSB: it tells which of two bad operands faults.
+/// The first that is read tells which of two bad operands faults.
 fn cmps(cpu: &mut Cpu, operation: Operation) -> Exec<bool> {
-    let repe_cmpsb = operation.element == 1 && operation.repeat == Repeat::Equal;
-    let (left, right) = if repe_cmpsb && cpu.cpuid.vendor().reads_source_first_in_repe_cmpsb() {
+    let source_first = match (operation.element, operation.repeat) {
+        (1, Repeat::Equal) => Habit::ReadsSourceFirstInRepeCmpsb,
+        _ => Habit::ReadsSourceFirstInCmps,
+    };
+    let (left, right) = if cpu.cpuid.has_habit(source_first) {
         let left = cpu.read_source(operation)?;
         (left, cpu.read_destination(operation)?)
     } else {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use engine::{VcpuConfig, VcpuSignals};
 use iced_x86::{Encoder, Instruction};
 use memory::GuestMemory;
-use x86::cpuid::{CpuidConfig, CpuidModel, HostFeatures, Vendor};
+use x86::cpuid::{CpuidConfig, CpuidModel, Habits, HostFeatures, Vendor};
 use x86::{
     Cr0, Cr4, Efer, Exception, GuestPhysAddr, Rflags, Segment, SegmentAttributes, SegmentName, Selector, Xcr0,
 };
@@ -90,9 +90,15 @@ impl Bench {
         bench
     }
 
-    /// The same as a processor of `vendor`.
-    pub(crate) fn of_vendor(mut self, vendor: Vendor) -> Self {
-        self.cpu.cpuid = Arc::new(CpuidModel::clone(&self.cpu.cpuid).with_vendor(vendor));
+    /// The same as a processor of `vendor`; AMD's is of family 0x19.
+    pub(crate) fn of_vendor(self, vendor: Vendor) -> Self {
+        self.of_family(vendor, 0x19)
+    }
+
+    /// The same as a processor of `vendor`, with the habits of `family`.
+    pub(crate) fn of_family(mut self, vendor: Vendor, family: u32) -> Self {
+        let model = CpuidModel::clone(&self.cpu.cpuid).with_vendor(vendor);
+        self.cpu.cpuid = Arc::new(model.with_habits(Habits::of(vendor, family)));
         self.refresh();
         self
     }

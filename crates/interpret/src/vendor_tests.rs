@@ -1,5 +1,5 @@
-//! What the processors of Intel and AMD do differently: the model decides, not
-//! the host.
+//! What the processors of Intel and AMD do differently, and AMD's of different
+//! families: the model decides, not the host.
 
 use x86::cpuid::Vendor;
 use x86::{Cr0, Exception, Gpr, Rflags, SegmentAttributes, SegmentName, Vector};
@@ -271,4 +271,31 @@ fn fields_of_evex_that_mean_nothing_are_ignored_or_undefined() {
             bench.run(&[0x62, 0xf1, 0x6e, 0x18, 0x58, 0xcb]).unwrap();
         }
     }
+}
+
+#[test]
+fn amds_family_1a_reads_the_source_first_in_every_comparison() {
+    let mut bench = at_an_end().of_family(Vendor::Amd, 0x1a);
+    set(&mut bench, Gpr::Rsi, END);
+    set(&mut bench, Gpr::Rdi, END + 8);
+    set(&mut bench, Gpr::Rcx, 1);
+    for code in [&[0xf3, 0xa6][..], &[0xf2, 0xa6], &[0xf3, 0xa7], &[0xa6]] {
+        assert_eq!(cr2(bench.run(code)), Some(END), "{code:02x?}");
+    }
+}
+
+#[test]
+fn amds_family_1a_wraps_no_masked_moves_and_wants_evex_right() {
+    if !HostCpu::detect().avx512 {
+        return;
+    }
+    let mut bench = with_a_top().of_family(Vendor::Amd, 0x1a);
+    set(&mut bench, Gpr::Rdi, 0xffff_fffa);
+    // vmaskmovps xmm1, xmm2, [edi]: in front of 4 GiB, behind.
+    for (lane, expected) in [(0, Ok(())), (2, Err(Exception::gp(0)))] {
+        bench.cpu.state.fpu.zmm[2].0 = [0; 64];
+        bench.cpu.state.fpu.zmm[2].0[4 * lane..4 * lane + 4].fill(0x80);
+        assert_eq!(bench.run(&[0xc4, 0xe2, 0x69, 0x2c, 0x0f]), expected);
+    }
+    assert_eq!(bench.run(&[0x62, 0xf1, 0x6d, 0x00, 0xfe, 0xcb]), Err(Exception::plain(Vector::UD)));
 }

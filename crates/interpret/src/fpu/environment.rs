@@ -5,6 +5,7 @@
 //! pointers in them and are executed by the host.
 
 use iced_x86::{Code, Instruction, Mnemonic};
+use x86::cpuid::Habit;
 use x86::{Cr0, Exception, Vector, X87State};
 
 use super::area::Area;
@@ -89,7 +90,7 @@ impl Layout {
     /// processors reach the first field before they look at the rest.
     fn read(self, cpu: &mut Cpu, insn: &Insn, size: usize) -> Exec<Vec<u8>> {
         let area = Area::of(cpu, insn, 1)?;
-        if cpu.cpuid.vendor().loads_environment_field_by_field() {
+        if cpu.cpuid.has_habit(Habit::LoadsEnvironmentFieldByField) {
             area.probe(cpu, self.field())?;
         }
         area.read(cpu, size)

@@ -10,6 +10,7 @@
 use std::ops::Range;
 
 use iced_x86::{EncodingKind, Instruction, Mnemonic, OpKind, Register};
+use x86::cpuid::Habit;
 use x86::{Exception, Vector};
 
 use crate::cpu::{Break, Cpu, Exec};
@@ -211,7 +212,7 @@ struct Element {
 /// instruction accesses nothing but those that the mask selects.
 #[cold]
 fn element(cpu: &mut Cpu, instruction: &Instruction, operand: &Operand) -> Option<Element> {
-    if !cpu.cpuid.vendor().checks_masked_elements() || !selects(cpu, instruction, operand) {
+    if !cpu.cpuid.has_habit(Habit::ChecksMaskedElements) || !selects(cpu, instruction, operand) {
         return None;
     }
     let code = instruction.code().op_code();
@@ -222,8 +223,9 @@ fn element(cpu: &mut Cpu, instruction: &Instruction, operand: &Operand) -> Optio
         false => instruction.memory_size().element_size(),
     };
     let bytes = bytes.max(1) as u64;
-    let wraps = is_vex_maskmov(instruction.mnemonic());
-    Some(Element { bytes, aligned: if wraps { 1 } else { bytes }, wraps })
+    let vex = is_vex_maskmov(instruction.mnemonic());
+    let wraps = vex && cpu.cpuid.has_habit(Habit::WrapsMaskedMoves);
+    Some(Element { bytes, aligned: if vex { 1 } else { bytes }, wraps })
 }
 
 /// Whether the instruction accesses only the elements that its mask selects:

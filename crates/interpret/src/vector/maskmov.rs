@@ -3,6 +3,7 @@
 //! whether they can fault is open.
 
 use iced_x86::{Instruction, Mnemonic, OpKind};
+use x86::cpuid::Habit;
 use x86::{Exception, Gpr, Vector, X87State};
 
 use super::masked::runs;
@@ -61,7 +62,7 @@ fn store_selected(cpu: &mut Cpu, insn: &Insn, data: &[u8], selector: &[u8]) -> E
     let offset = |at: usize| start.wrapping_add(at as u64) & mask(bytes);
     let selected = |at: usize| selector[at] & 0x80 != 0;
     // Today's processors want all bytes to be writable.
-    if cpu.cpuid.vendor().masks_upper_quadword_first() {
+    if cpu.cpuid.has_habit(Habit::MasksUpperQuadwordFirst) {
         for quadword in (0..data.len()).step_by(8).rev() {
             cpu.probe_write(segment, offset(quadword), 8)?;
         }

@@ -3,7 +3,7 @@
 
 use iced_x86::{Code, CpuidFeature, Decoder, DecoderError, DecoderOptions, Instruction};
 
-use super::{CpuidModel, Feature};
+use super::{CpuidModel, Feature, Habit};
 
 /// What a decoder group stands on.
 enum Basis {
@@ -135,7 +135,8 @@ impl CpuidModel {
     /// `bitness` bits, as this vCPU reads it; or why there is none.
     pub fn decode(&self, bitness: u32, bytes: &[u8], ip: u64) -> (Instruction, DecoderError) {
         let decoded = self.decode_exactly(bitness, bytes, ip);
-        let ignores = decoded.1 == DecoderError::InvalidInstruction && self.vendor().ignores_evex_fields();
+        let ignores =
+            decoded.1 == DecoderError::InvalidInstruction && self.has_habit(Habit::IgnoresEvexFields);
         ignores.then(|| self.decode_ignoring_evex_fields(bitness, bytes, ip)).flatten().unwrap_or(decoded)
     }
 

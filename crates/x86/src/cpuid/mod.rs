@@ -8,6 +8,7 @@
 
 mod decoder;
 mod features;
+mod habits;
 mod host;
 mod leaves;
 mod ratio;
@@ -16,6 +17,7 @@ mod tests;
 mod vendor;
 
 pub use features::{CpuidRegister, FEATURES, Feature, FeatureInfo, Features, Policy};
+pub use habits::{Habit, Habits};
 pub use host::{HostCpuid, HostFeatures};
 pub use vendor::Vendor;
 
@@ -115,6 +117,7 @@ pub struct CpuidModel {
     tsc_ratio: (u32, u32),
     phys_bits: u8,
     speculation: Speculation,
+    habits: Habits,
     /// Leaves of a hypervisor's interface.
     interface: Vec<(u32, CpuidResult)>,
 }
@@ -153,15 +156,21 @@ impl Identity {
             legacy_caches: [0x8000_0005, 0x8000_0006].map(extended_leaf),
         }
     }
+
+    fn habits(&self) -> Habits {
+        Habits::of(vendor_of(self.vendor), family(self.signature))
+    }
 }
 
 impl CpuidModel {
     /// The model that `config` describes.
     pub fn new(config: CpuidConfig<'_>) -> Self {
         let phys_bits = config.phys_bits.clamp(36, 52);
+        let identity = Identity::of(config.host);
         Self {
             features: choose_features(&config),
-            identity: Identity::of(config.host),
+            habits: identity.habits(),
+            identity,
             layout: XsaveLayout::of_host(config.host),
             vcpu_index: config.vcpu_index,
             vcpu_count: config.vcpu_count.max(1),
@@ -230,7 +239,23 @@ impl CpuidModel {
             Vendor::Amd => leaves::AMD,
             Vendor::Other => [0; 3],
         };
+        self.habits = self.identity.habits();
         self
+    }
+
+    /// Whether the processor does as `habit` says.
+    pub const fn has_habit(&self, habit: Habit) -> bool {
+        self.habits.has(habit)
+    }
+
+    /// What the processor does where the manuals leave it open.
+    pub const fn habits(&self) -> Habits {
+        self.habits
+    }
+
+    /// The same model of a processor with other habits than its family's.
+    pub fn with_habits(self, habits: Habits) -> Self {
+        Self { habits, ..self }
     }
 
     /// Family, model and stepping as in EAX of leaf 1, which is also EDX after
@@ -248,6 +273,14 @@ impl CpuidModel {
             0x8000_0000.. if leaf <= self.max_extended() => self.extended(leaf, state),
             _ => CpuidResult::default(),
         }
+    }
+}
+
+/// The family in a signature (SDM 2A CPUID, figure 3-6).
+const fn family(signature: u32) -> u32 {
+    match signature >> 8 & 0xf {
+        0xf => 0xf + (signature >> 20 & 0xff),
+        family => family,
     }
 }
 

@@ -275,3 +275,23 @@ fn missing_bit_counts_turn_into_scans() {
     assert_eq!(decode(&old), iced_x86::Mnemonic::Bsf);
     assert_eq!(old.decoder_options() & DecoderOptions::NO_MPFX_0FBD, DecoderOptions::NO_MPFX_0FBD);
 }
+
+#[test]
+fn habits_follow_vendor_and_family() {
+    let habits = |signature: u32, vendor| {
+        let all = HostFeatures::all();
+        let host = move |leaf, subleaf| match leaf {
+            1 => CpuidResult { eax: signature, ..all.cpuid(leaf, subleaf) },
+            _ => all.cpuid(leaf, subleaf),
+        };
+        model(&host).with_vendor(vendor).habits()
+    };
+    // Families 0x19 and 0x1A.
+    let (older, newer) = (habits(0x00a2_0f10, Vendor::Amd), habits(0x00b0_0f21, Vendor::Amd));
+    assert!(older.has(Habit::IgnoresEvexFields) && !newer.has(Habit::IgnoresEvexFields));
+    assert_eq!((older, newer), (Habits::of(Vendor::Amd, 0x19), Habits::of(Vendor::Amd, 0x1a)));
+    assert_eq!(habits(0x00b0_0f21, Vendor::Intel), Habits::of(Vendor::Intel, 6));
+    let model = full().with_habits(newer);
+    assert!(model.has_habit(Habit::ReadsSourceFirstInCmps));
+    assert_eq!(newer.toggled(Habit::ReadsSourceFirstInCmps).toggled(Habit::ReadsSourceFirstInCmps), newer);
+}

@@ -1,9 +1,8 @@
-//! Who made the processor, and what follows from it: where the processors of
-//! Intel and AMD do not do the same with an instruction that both have.
+//! Who made the processor, and what follows from it: where the manuals of Intel
+//! and AMD do not say the same of an instruction that both have.
 //!
 //! A guest trusts what CPUID tells it, so that an engine does what the
-//! processors of the vendor do that it shows. Where a manual is named below, it
-//! says so; the rest the manuals leave open, and is what processors do.
+//! processors of the vendor do that it shows.
 
 /// Who made the processor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,63 +57,10 @@ impl Vendor {
         self.is_amd()
     }
 
-    /// Whether an access that begins below 4 GiB and ends above wraps around in
-    /// a segment with the highest limit, or else is outside of it. SDM 3A 5.3
-    /// leaves that open.
-    pub const fn wraps_at_4_gib(self) -> bool {
-        !self.is_amd()
-    }
-
-    /// Whether a fault in a repeated comparison gives the flags back that the
-    /// instruction began with (SDM 2B REP), or else leaves those of the last
-    /// comparison.
-    pub const fn restores_flags_of_repetition(self) -> bool {
-        !self.is_amd()
-    }
-
-    /// Whether a repeated instruction with a 32-bit count that comes to
-    /// nothing, for the count is 0 or its first element faults, clears the
-    /// upper half of RCX all the same.
-    pub const fn extends_count_of_nothing(self) -> bool {
-        !self.is_amd()
-    }
-
-    /// Whether REPE CMPSB reads its source before its destination, which tells
-    /// which of two bad operands faults. All other comparisons begin with the
-    /// destination.
-    pub const fn reads_source_first_in_repe_cmpsb(self) -> bool {
-        self.is_amd()
-    }
-
     /// Whether EFLAGS.AC wants vectors of 16 bytes and more at multiples of 16,
     /// where the instruction itself wants nothing (APM 2 8.2.18). Intel's
     /// processors check no more than 8 bytes (SDM 3A table 6-7).
     pub const fn checks_alignment_of_vectors(self) -> bool {
         self.is_amd()
-    }
-
-    /// Whether each element that a mask selects is checked for itself: its
-    /// alignment and that it ends within its segment. If not, the whole operand
-    /// is.
-    pub const fn checks_masked_elements(self) -> bool {
-        self.is_amd()
-    }
-
-    /// Whether FLDENV and FRSTOR look for the page of their first field before
-    /// they find that the last one is outside the segment.
-    pub const fn loads_environment_field_by_field(self) -> bool {
-        self.is_amd()
-    }
-
-    /// Whether fields of EVEX that mean nothing are ignored: V' outside of
-    /// 64-bit mode, and b beside a register in the place of memory that could
-    /// be broadcast. If not, they are #UD (SDM 2A 2.7.11).
-    pub const fn ignores_evex_fields(self) -> bool {
-        self.is_amd()
-    }
-
-    /// Whether MASKMOVDQU reaches its upper quadword first.
-    pub const fn masks_upper_quadword_first(self) -> bool {
-        !self.is_amd()
     }
 }
