@@ -34,9 +34,16 @@ parameter() {
 }
 
 # Changing a terminal's settings waits until all that was written is sent;
-# powering off does not.
+# powering off does not, nor does the end of what controls the terminal.
+sent="stty -F /dev/console sane"
+
+# Runs a command that controls the terminal.
+attended() {
+    setsid cttyhack sh -c "trap : INT; \"\$@\"; status=\$?; $sent; exit \$status" sh "$@"
+}
+
 power_off() {
-    stty -F /dev/console sane
+    $sent
     stty -F /dev/console -echo
     poweroff -f
 }
@@ -50,7 +57,7 @@ size=$(parameter ringmaster.tty)
 command=$(parameter ringmaster.exec)
 if [ -n "$command" ]; then
     cd /root
-    setsid cttyhack sh -c "$command"
+    attended sh -c "$command"
     echo "ringmaster: the command ended with status $?"
     power_off
 fi
@@ -63,6 +70,6 @@ This is a Debian kernel with a BusyBox shell, running in Ringmaster.
 
 EOF
 cd /root
-PS1='ringmaster:\w\$ ' setsid cttyhack sh
+PS1='ringmaster:\w\$ ' attended sh
 echo "The shell has ended; powering off."
 power_off
