@@ -79,20 +79,21 @@ static uint64_t now(void)
     return (uint64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-/* Repeats until the last repetition alone took the time that was asked for;
- * what came before has warmed up caches and translators. */
+/* Repeats until the last repetition alone took the time that was asked for.
+ * What came before has warmed up caches and translators, so the first never
+ * counts. */
 static void measure(const struct row *row, uint64_t target)
 {
     uint64_t n = 1, took, check;
     if (row->prepare)
         row->prepare();
-    for (;;) {
+    for (int warm = 0;; warm = 1) {
         uint64_t start = now();
         check = row->run(n);
         took = now() - start;
-        if (took >= target)
+        if (warm && took >= target)
             break;
-        uint64_t more = took ? target + target / 8 : 0;
+        uint64_t more = target + target / 8;
         uint64_t next = took ? (uint64_t)((double)n * more / took) + 1 : n * 64;
         n = next > n * 64 ? n * 64 : next;
     }

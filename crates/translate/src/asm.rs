@@ -357,12 +357,6 @@ impl Asm {
         ShortHole(self.code.len())
     }
 
-    /// JMP to a place close by, to be filled in.
-    pub(crate) fn jmp_short(&mut self) -> ShortHole {
-        self.bytes(&[0xeb, 0]);
-        ShortHole(self.code.len())
-    }
-
     /// Fills in a short branch: it leads here.
     pub(crate) fn fill_short(&mut self, hole: ShortHole) {
         let rel = self.code.len() - hole.0;

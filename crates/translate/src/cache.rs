@@ -2,14 +2,19 @@
 //! writable and executable through the same mapping.
 
 use std::os::fd::OwnedFd;
-use std::ptr::NonNull;
 use std::sync::atomic::{AtomicI32, Ordering};
 
+use memory::HUGE_PAGE;
 use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, ftruncate, memfd_create};
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::mm::ProtFlags;
+
+use crate::span::Span;
 
 /// The host gives and takes memory by pages of this size.
 const HOST_PAGE: usize = 4096;
+/// How much of a huge page code must fill before it gets one: what runs for a
+/// moment needs none.
+const WORTH_ONE: usize = HUGE_PAGE / 4;
 /// Parts that are filled, and dropped, one after the other.
 pub(crate) const PARTS: usize = 8;
 
@@ -37,8 +42,8 @@ impl Layout {
 /// The two mappings. At the start lies what is kept for ever.
 pub(crate) struct CodeCache {
     file: OwnedFd,
-    writable: NonNull<u8>,
-    executable: NonNull<u8>,
+    writable: Span,
+    executable: Span,
     capacity: usize,
     used: usize,
     /// Where the part ends that is being filled.
@@ -46,12 +51,11 @@ pub(crate) struct CodeCache {
     part: usize,
     /// How far there has been code since everything was dropped.
     reached: usize,
+    /// How far huge pages have been asked for.
+    huge: usize,
     /// What stays when the rest is dropped.
     kept: usize,
 }
-
-// SAFETY: the mappings belong to this value alone.
-unsafe impl Send for CodeCache {}
 
 impl CodeCache {
     /// # Errors
@@ -59,13 +63,8 @@ impl CodeCache {
     pub(crate) fn new(capacity: usize) -> rustix::io::Result<Self> {
         let file = memfd_create("ringmaster-translated", MemfdFlags::CLOEXEC)?;
         ftruncate(&file, capacity as u64)?;
-        let map = |prot| {
-            // SAFETY: a new mapping at an address of the kernel's choice.
-            let at = unsafe { mmap(std::ptr::null_mut(), capacity, prot, MapFlags::SHARED, &file, 0) }?;
-            Ok(NonNull::new(at.cast::<u8>()).unwrap_or(NonNull::dangling()))
-        };
-        let writable = map(ProtFlags::READ | ProtFlags::WRITE)?;
-        let executable = map(ProtFlags::READ | ProtFlags::EXEC)?;
+        let writable = Span::of_file(&file, capacity, ProtFlags::READ | ProtFlags::WRITE)?;
+        let executable = Span::of_file(&file, capacity, ProtFlags::READ | ProtFlags::EXEC)?;
         Ok(Self {
             file,
             writable,
@@ -75,13 +74,14 @@ impl CodeCache {
             end: capacity,
             part: 0,
             reached: 0,
+            huge: 0,
             kept: 0,
         })
     }
 
     /// The addresses of all code, present and future.
     pub(crate) fn range(&self) -> std::ops::Range<usize> {
-        let start = self.executable.as_ptr() as usize;
+        let start = self.executable.start().as_ptr() as usize;
         start..start + self.capacity
     }
 
@@ -93,7 +93,7 @@ impl CodeCache {
 
     /// Where the next code will lie.
     pub(crate) fn next(&self) -> usize {
-        self.executable.as_ptr() as usize + self.used
+        self.executable.start().as_ptr() as usize + self.used
     }
 
     /// Places `code`, made for [`Self::next`]; false if there is no room.
@@ -104,11 +104,27 @@ impl CodeCache {
         }
         // SAFETY: the space lies inside the writable mapping and is free.
         unsafe {
-            std::ptr::copy_nonoverlapping(code.as_ptr(), self.writable.as_ptr().add(self.used), code.len());
+            std::ptr::copy_nonoverlapping(
+                code.as_ptr(),
+                self.writable.start().as_ptr().add(self.used),
+                code.len(),
+            );
         }
         self.used = end.next_multiple_of(16).min(self.end);
         self.reached = self.reached.max(self.used);
+        if self.used >= self.huge + WORTH_ONE {
+            self.ask_for_huge_page();
+        }
         true
+    }
+
+    /// Puts the next piece in one huge page. Code there may be running: the
+    /// host sees to that.
+    #[cold]
+    fn ask_for_huge_page(&mut self) {
+        self.writable.collapse(self.huge);
+        self.executable.collapse(self.huge);
+        self.huge += HUGE_PAGE;
     }
 
     /// What has been placed so far is kept; the rest is divided into parts, the
@@ -120,13 +136,13 @@ impl CodeCache {
 
     /// Where the parts lie.
     pub(crate) fn layout(&self) -> Layout {
-        let first = self.executable.as_ptr() as usize + self.kept;
+        let first = self.executable.start().as_ptr() as usize + self.kept;
         Layout { first, len: ((self.capacity - self.kept) / PARTS) & !63 }
     }
 
     /// Fills `part` from its start. None of the code there may be running.
     pub(crate) fn begin(&mut self, part: usize) {
-        let (layout, origin) = (self.layout(), self.executable.as_ptr() as usize);
+        let (layout, origin) = (self.layout(), self.executable.start().as_ptr() as usize);
         self.part = part;
         self.used = layout.start(part) - origin;
         self.end = layout.start(part + 1) - origin;
@@ -154,38 +170,29 @@ impl CodeCache {
     }
 
     /// Gives the memory of dropped code back to the host.
-    pub(crate) fn release(&self) {
+    pub(crate) fn release(&mut self) {
         let from = self.used.next_multiple_of(HOST_PAGE).min(self.capacity);
         let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         // What cannot be given back is used again.
         let _ = fallocate(&self.file, hole, from as u64, (self.capacity - from) as u64);
+        self.huge = 0;
     }
 
     /// Makes the branch whose displacement lies at `at` lead to `target`.
     pub(crate) fn patch(&self, at: usize, target: usize) {
-        let offset = at.wrapping_sub(self.executable.as_ptr() as usize);
+        let offset = at.wrapping_sub(self.executable.start().as_ptr() as usize);
         debug_assert!(offset + 4 <= self.capacity);
         let rel = target.wrapping_sub(at + 4) as i32;
         // SAFETY: the displacement lies inside the writable mapping. Nobody
         // executes code of this cache now but this thread, which returns to it
         // by way of an indirect jump.
         unsafe {
-            let place = self.writable.as_ptr().add(offset).cast::<i32>();
+            let place = self.writable.start().as_ptr().add(offset).cast::<i32>();
             if place.is_aligned() {
                 (*place.cast::<AtomicI32>()).store(rel, Ordering::Release);
             } else {
                 place.write_unaligned(rel);
             }
-        }
-    }
-}
-
-impl Drop for CodeCache {
-    fn drop(&mut self) {
-        for mapping in [self.writable, self.executable] {
-            // SAFETY: mapped in `new` with this length; nobody runs the code of
-            // a cache that is gone.
-            let _ = unsafe { munmap(mapping.as_ptr().cast(), self.capacity) };
         }
     }
 }

@@ -29,6 +29,7 @@ mod mode;
 mod registers;
 mod rest;
 mod runtime;
+mod span;
 mod vcpu;
 
 pub use engine_impl::{Options, Translator};

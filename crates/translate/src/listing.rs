@@ -197,7 +197,7 @@ macro_rules! fields {
 
 /// The context's fields in their order.
 const FIELDS: &[(i32, &str)] = fields! {
-    calls home index_mask jump_masks page fs_base gs_base jumps undisturbed fpu_away temporary state
+    calls home index_mask jump_masks page fs_base gs_base jumps undisturbed disturbed fpu_away temporary state
     save_rax save_rdx save_r10 save_r11 flags fpu_blocked fpu_wanted upper_clean memory_clean high_clean
     host_mxcsr target exit_at host_rsp system_flags interrupt_flag signals tsc_offset ways nowhere ring syscall_code
     syscall_entry syscall_blocked sysret_blocked syscall_kept popf_mask sysret_mask upper_half_mask

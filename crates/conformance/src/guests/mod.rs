@@ -9,6 +9,7 @@ mod general;
 mod io;
 mod iret;
 mod long_paging;
+mod loops;
 mod paging;
 mod privileged;
 mod real;
@@ -47,6 +48,7 @@ pub fn catalogue() -> Vec<Guest> {
         fpu::guests(),
         vector::guests(),
         code::guests(),
+        loops::guests(),
         general::guests(),
     ]
     .concat()

@@ -40,7 +40,7 @@ impl Body<'_> {
 
     /// The target of a direct branch, in bytes from the start of the page;
     /// `None` if it needs a closer look.
-    fn target(&self, instruction: &Instruction) -> Option<i64> {
+    pub(super) fn target(&self, instruction: &Instruction) -> Option<i64> {
         let target = match (instruction.op_kind(0), self.mode.long()) {
             (OpKind::NearBranch64, true) => instruction.near_branch_target() as i64,
             (OpKind::NearBranch32, false) => i64::from(instruction.near_branch32() as i32),
@@ -117,12 +117,8 @@ impl Body<'_> {
         }
         let exit = self.exit(Exit::Poll);
         let asm = self.asm();
-        asm.load32(RCX, field(offset!(undisturbed)));
-        let disturbed = asm.jrcxz_short();
-        let goes_on = asm.jmp_short();
-        asm.fill_short(disturbed);
-        asm.call(exit);
-        asm.fill_short(goes_on);
+        asm.load32(RCX, field(offset!(disturbed)));
+        asm.unless_rcx_is_zero(|asm| asm.call(exit));
     }
 
     /// Jumps to `target`, the last thing that the instruction does, with a look
@@ -143,7 +139,10 @@ impl Body<'_> {
     fn jcc(&mut self, instruction: &Instruction) -> Option<Flow> {
         let target = self.target(instruction)?;
         let condition = instruction.condition_code() as u8 - 1;
-        if self.is_linkable(target) && target > i64::from(self.place) {
+        if self.again {
+            let hole = self.asm().jcc_hole(condition ^ 1);
+            self.holes.push((hole, self.next.into(), false));
+        } else if self.is_linkable(target) && target > i64::from(self.place) {
             let hole = self.asm().jcc_hole(condition);
             self.holes.push((hole, target, false));
         } else {

@@ -158,8 +158,8 @@ impl Body<'_> {
     /// which may be accessed so; gives what is to be added to their sum. Or,
     /// through a window, R11 and another register.
     pub(super) fn reach(&mut self, instruction: &Instruction, write: bool) -> Option<Reached> {
-        if let Some((base, index)) = self.through_window(Part::Operand) {
-            let disp = instruction.memory_displacement64() as i32;
+        if let Some((base, index, more)) = self.through_window(Part::Operand) {
+            let disp = instruction.memory_displacement64() as i32 + more;
             return Some(Reached { base, index, disp });
         }
         self.linear(instruction)?;

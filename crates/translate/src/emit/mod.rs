@@ -14,6 +14,7 @@ mod plain;
 mod stack;
 mod string;
 mod system;
+mod unroll;
 mod windows;
 
 use iced_x86::{Code, DecoderError, Encoder, FlowControl, Instruction, InstructionInfoFactory, Mnemonic};
@@ -26,6 +27,7 @@ use crate::blocks::{Access, Mark, STUB, Way};
 use crate::context::offset;
 use crate::mode::Mode;
 use crate::runtime::{Exit, Runtime};
+use unroll::Step;
 
 /// The longest instruction, in bytes (SDM 2A 2.3.11).
 const MAX_LEN: usize = 15;
@@ -104,11 +106,14 @@ impl Emitter {
             in_shadow: false,
             more_follows: false,
             next_crosses: false,
+            again: false,
             made: Made { guest_len: 0, inner: origin, marks: Vec::new(), slow: Vec::new(), ways: Vec::new() },
             holes: Vec::new(),
             plan: windows::Plan::default(),
             number: 0,
             held: None,
+            opened: None,
+            stack_moves: 0,
             keeps: false,
             emitter: self,
             slow,
@@ -142,6 +147,9 @@ struct Body<'a> {
     more_follows: bool,
     /// The instruction behind the block crosses the end of the page.
     next_crosses: bool,
+    /// The current instruction is a branch back to the block's start, whose
+    /// code follows once more.
+    again: bool,
     made: Made,
     /// Branches to be given stubs, their targets in the page, and whether they
     /// lead to a block without windows.
@@ -151,6 +159,9 @@ struct Body<'a> {
     number: usize,
     /// The window whose distance R11 holds.
     held: Option<usize>,
+    opened: Option<windows::Opened>,
+    /// By how much RSP is still to be moved.
+    stack_moves: i32,
     /// The current instruction leaves R11 alone.
     keeps: bool,
 }
@@ -195,20 +206,24 @@ impl Body<'_> {
             return None;
         }
         self.plan = windows::Plan::of(&block, self.mode, &mut self.emitter.info);
-        for (number, instruction) in block.iter().enumerate() {
-            let at = usize::from(self.next - start);
-            let len = instruction.len();
+        for (number, step) in block.iter().enumerate() {
+            let at = usize::from(step.place - start);
+            let len = step.instruction.len();
             self.number = number;
-            self.place = self.next;
-            self.next += len as u16;
+            self.place = step.place;
+            self.next = step.place + len as u16;
+            self.again = step.again;
+            if !self.can_settle_later(&step.instruction) {
+                self.settle_stack();
+            }
             self.more_follows = number + 1 < block.len();
             self.mark(self.place);
             if !std::mem::take(&mut self.keeps) {
                 self.held = None;
             }
             self.open_windows();
-            let flow = self.instruction(instruction, &bytes[at..at + len]);
-            self.made.guest_len = self.next - start;
+            let flow = self.instruction(&step.instruction, &bytes[at..at + len]);
+            self.made.guest_len = self.made.guest_len.max(self.next - start);
             if flow == Flow::End {
                 return Some(());
             }
@@ -217,20 +232,23 @@ impl Body<'_> {
         Some(())
     }
 
-    /// The instructions of the block, up to one that certainly ends it.
-    fn decode_all(&mut self, bytes: &[u8]) -> Vec<Instruction> {
+    /// The instructions of the block, up to one that certainly ends it. A loop
+    /// that the block consists of is there several times.
+    fn decode_all(&mut self, bytes: &[u8]) -> Vec<Step> {
         let (mut block, mut at) = (Vec::new(), 0);
         let start = self.place;
         while block.len() < self.emitter.style.max_insns && at < bytes.len() {
-            let Some(instruction) = self.decode(&bytes[at..], start + at as u16) else {
+            let place = start + at as u16;
+            let Some(instruction) = self.decode(&bytes[at..], place) else {
                 self.next_crosses = usize::from(start) + bytes.len() == 0x1000;
                 break;
             };
             at += instruction.len();
-            block.push(instruction);
+            block.push(Step { instruction, place, again: false });
             if usize::from(start) + at > 0x1000 {
                 break;
             }
+            self.unroll(&mut block);
             if !matches!(instruction.flow_control(), FlowControl::Next | FlowControl::ConditionalBranch) {
                 break;
             }
@@ -325,10 +343,13 @@ impl Body<'_> {
 
     /// Leaves the instruction to the interpreter.
     fn callout(&mut self, bytes: &[u8], instruction: &Instruction) -> Flow {
+        self.settle_stack();
         match self.slow.decode(bytes, instruction) {
             Some(insn) => {
                 let ends = insn.ends_block;
-                self.made.slow.push((self.place, insn));
+                if let Err(index) = self.made.slow.binary_search_by_key(&self.place, |(at, _)| *at) {
+                    self.made.slow.insert(index, (self.place, insn));
+                }
                 self.call_exit(Exit::Callout);
                 if ends { Flow::End } else { Flow::Next }
             }
@@ -341,6 +362,7 @@ impl Body<'_> {
 
     /// Goes on behind the last instruction.
     fn fall_through(&mut self) {
+        self.settle_stack();
         self.mark(self.next);
         let next = i64::from(self.next);
         if self.next_crosses && !self.is_linkable(0x1000) {

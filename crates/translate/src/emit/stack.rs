@@ -1,6 +1,6 @@
 //! PUSH, POP and LEAVE.
 
-use iced_x86::{Code, Instruction, OpKind, Register};
+use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
 
 use super::windows::Part;
 use super::{Body, Flow};
@@ -21,8 +21,8 @@ impl Body<'_> {
     /// The slot below the top, ready to be written.
     pub(super) fn open_slot(&mut self) -> Mem {
         let (wide, slot) = (self.mode.long(), self.slot());
-        if let Some((base, index)) = self.through_window(Part::Stack) {
-            return indexed(Some(base), index, 0, -slot);
+        if let Some((base, index, more)) = self.through_window(Part::Stack) {
+            return indexed(Some(base), index, 0, more + self.stack_moves - slot);
         }
         self.asm().lea(wide, R10, at(R8, -slot));
         self.check(true, slot as usize);
@@ -32,8 +32,8 @@ impl Body<'_> {
     /// The slot at the top, ready to be read.
     pub(super) fn top_slot(&mut self) -> Mem {
         let slot = self.slot();
-        if let Some((base, index)) = self.through_window(Part::Stack) {
-            return indexed(Some(base), index, 0, 0);
+        if let Some((base, index, more)) = self.through_window(Part::Stack) {
+            return indexed(Some(base), index, 0, more + self.stack_moves);
         }
         self.asm().mov(R10, R8);
         self.check(false, slot as usize);
@@ -44,6 +44,60 @@ impl Body<'_> {
     pub(super) fn move_stack(&mut self, bytes: i32) {
         let wide = self.mode.long();
         self.asm().lea(wide, R8, at(R8, bytes));
+    }
+
+    /// Moves RSP, as PUSH and POP do: later, if what they accessed is in a
+    /// window and so cannot fail.
+    fn push_or_pop(&mut self, bytes: i32) {
+        if self.has_window(Part::Stack) {
+            self.stack_moves += bytes;
+        } else {
+            self.move_stack(bytes);
+        }
+    }
+
+    /// Makes good what has been put off.
+    pub(super) fn settle_stack(&mut self) {
+        match std::mem::take(&mut self.stack_moves) {
+            0 => {}
+            bytes => self.move_stack(bytes),
+        }
+    }
+
+    /// Whether RSP need not be right at this instruction, because it can
+    /// neither fail nor see it.
+    pub(super) fn can_settle_later(&self, instruction: &Instruction) -> bool {
+        use Mnemonic as M;
+        let quiet = |op: u32| match instruction.op_kind(op) {
+            OpKind::Register => {
+                let register = instruction.op_register(op);
+                register.is_gpr() && number_of(register) != GUEST_RSP
+            }
+            OpKind::Immediate8
+            | OpKind::Immediate32
+            | OpKind::Immediate8to32
+            | OpKind::Immediate8to64
+            | OpKind::Immediate32to64 => true,
+            _ => false,
+        };
+        let simple = match instruction.mnemonic() {
+            M::Push | M::Pop => {
+                self.moves_one_slot(instruction) && self.has_window(Part::Stack) && !self.opens_window()
+            }
+            M::Mov
+            | M::Movzx
+            | M::Movsx
+            | M::Movsxd
+            | M::Xor
+            | M::And
+            | M::Or
+            | M::Add
+            | M::Sub
+            | M::Test
+            | M::Cmp => true,
+            _ => false,
+        };
+        simple && (0..instruction.op_count()).all(quiet)
     }
 
     /// Stores a register of a slot's size.
@@ -108,7 +162,7 @@ impl Body<'_> {
                 self.asm().store_imm(long, slot, value);
             }
         }
-        self.move_stack(-self.slot());
+        self.push_or_pop(-self.slot());
         self.keeps = true;
         Some(Flow::Next)
     }
@@ -131,7 +185,7 @@ impl Body<'_> {
             }
         }
         if number_of(register) != GUEST_RSP {
-            self.move_stack(self.slot());
+            self.push_or_pop(self.slot());
         }
         self.keeps = true;
         Some(Flow::Next)
@@ -145,7 +199,7 @@ impl Body<'_> {
         let (wide, slot) = (self.mode.long(), self.slot());
         debug_assert_eq!(place_of(number_of(Register::RBP)), Place::Host(RBP));
         let frame = match self.through_window(Part::Stack) {
-            Some((base, index)) => indexed(Some(base), index, 0, 0),
+            Some((base, index, more)) => indexed(Some(base), index, 0, more),
             None => {
                 if wide {
                     self.asm().mov(R10, RBP);

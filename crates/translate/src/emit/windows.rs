@@ -8,13 +8,15 @@
 //! left for one without windows, which accesses piece by piece.
 
 use iced_x86::{
-    Instruction, InstructionInfoFactory, InstructionInfoOptions, Mnemonic, OpAccess, OpKind, Register,
+    Instruction, InstructionInfo, InstructionInfoFactory, InstructionInfoOptions, Mnemonic, OpAccess, OpKind,
+    Register,
 };
 use interpret::slow::operand_segment;
 use x86::SegmentName;
 
 use super::Body;
 use super::memory::address_bytes;
+use super::unroll::Step;
 use crate::asm::{Mem, R10, R11, RSP, Reg, at, indexed};
 use crate::mode::Mode;
 use crate::registers::{GUEST_RSP, Place, number_of, place_of};
@@ -33,6 +35,13 @@ struct Anchor {
     base: u8,
     /// A register, and the binary logarithm of its scale.
     index: Option<(u8, u8)>,
+}
+
+impl Anchor {
+    /// Its registers, a bit each.
+    fn registers(self) -> u16 {
+        1 << self.base | self.index.map_or(0, |(index, _)| 1 << index)
+    }
 }
 
 /// Accesses near one anchor.
@@ -105,13 +114,13 @@ impl Known {
 
 impl Plan {
     /// Looks through a block's instructions.
-    pub(super) fn of(block: &[Instruction], mode: Mode, info: &mut InstructionInfoFactory) -> Self {
+    pub(super) fn of(block: &[Step], mode: Mode, info: &mut InstructionInfoFactory) -> Self {
         let mut plan = Self::default();
         if !mode.has_windows() {
             return plan;
         }
         let mut known = [Known::default(); 16];
-        for (number, instruction) in block.iter().enumerate() {
+        for (number, Step { instruction, .. }) in block.iter().enumerate() {
             plan.through.push([None; 2]);
             let used = info.info_options(instruction, InstructionInfoOptions::NO_MEMORY_USAGE);
             for near in
@@ -120,15 +129,8 @@ impl Plan {
                 plan.add(number, &near, Known::of(near.anchor, &known));
             }
             let moved = moved_by_constant(instruction, mode);
-            for register in used.used_registers() {
-                let full = register.register().full_register();
-                let writes = !matches!(register.access(), OpAccess::Read | OpAccess::CondRead);
-                if full.is_gpr()
-                    && writes
-                    && moved.is_none_or(|(guest, _)| usize::from(guest) != full.number())
-                {
-                    known[full.number()] = Known { version: known[full.number()].version + 1, distance: 0 };
-                }
+            for guest in otherwise_written(used, moved) {
+                known[guest] = Known { version: known[guest].version + 1, distance: 0 };
             }
             if let Some((guest, by)) = moved {
                 known[usize::from(guest)].distance += by;
@@ -244,6 +246,36 @@ fn stack(instruction: &Instruction, mode: Mode) -> Option<Near> {
     near.then_some(Near { part: Part::Stack, anchor, disp, size: slot, write, alone })
 }
 
+/// Whether the code, executed again and again, goes through memory in constant
+/// steps.
+pub(super) fn walks(body: &[Step], mode: Mode, info: &mut InstructionInfoFactory) -> bool {
+    let (mut moved, mut written, mut anchors) = (0_u16, 0_u16, Vec::new());
+    for Step { instruction, .. } in body {
+        let used = info.info_options(instruction, InstructionInfoOptions::NO_MEMORY_USAGE);
+        let near = operand(instruction, mode, used.op_access(0), used.op_access(1));
+        anchors.extend(near.map(|near| near.anchor.registers()));
+        let by_constant = moved_by_constant(instruction, mode);
+        moved |= by_constant.map_or(0, |(guest, _)| 1 << guest);
+        otherwise_written(used, by_constant).for_each(|guest| written |= 1 << guest);
+    }
+    mode.has_windows() && anchors.iter().any(|&registers| registers & moved != 0 && registers & written == 0)
+}
+
+/// The registers that an instruction writes, apart from one that it moves by a
+/// constant.
+fn otherwise_written(used: &InstructionInfo, moved: Option<(u8, i64)>) -> impl Iterator<Item = usize> {
+    let written = used
+        .used_registers()
+        .iter()
+        .filter(|register| !matches!(register.access(), OpAccess::Read | OpAccess::CondRead));
+    written
+        .map(|register| register.register().full_register())
+        .filter(move |full| {
+            full.is_gpr() && moved.is_none_or(|(guest, _)| usize::from(guest) != full.number())
+        })
+        .map(Register::number)
+}
+
 /// A register that the instruction moves by a constant, and how far.
 fn moved_by_constant(instruction: &Instruction, mode: Mode) -> Option<(u8, i64)> {
     use Mnemonic as M;
@@ -272,6 +304,11 @@ fn moved_by_constant(instruction: &Instruction, mode: Mode) -> Option<(u8, i64)>
             let by = if instruction.mnemonic() == M::Add { by } else { by.checked_neg()? };
             (by.abs() < 1 << 30).then_some((number_of(register), by))
         }
+        M::Inc | M::Dec if instruction.op_kind(0) == OpKind::Register => {
+            let register = instruction.op_register(0);
+            let by = if instruction.mnemonic() == M::Inc { 1 } else { -1 };
+            (register.size() == usize::from(mode.word())).then_some((number_of(register), by))
+        }
         M::Lea => {
             let register = instruction.op_register(0);
             let disp = instruction.memory_displacement64();
@@ -282,6 +319,15 @@ fn moved_by_constant(instruction: &Instruction, mode: Mode) -> Option<(u8, i64)>
         }
         _ => None,
     }
+}
+
+/// A window that has just been opened: R10 is its anchor and `from` as long as
+/// nothing has been written behind `end`.
+#[derive(Clone, Copy)]
+pub(super) struct Opened {
+    number: usize,
+    from: i32,
+    end: usize,
 }
 
 /// Where window `index` keeps its distance.
@@ -302,23 +348,28 @@ impl Body<'_> {
 
     fn open_window(&mut self, number: usize, window: &Window) {
         let from = (window.low - window.at_first) as i32;
-        let base = self.anchor_register(window.anchor);
-        self.asm().lea(true, R10, at(base, from));
+        self.anchor_and(window.anchor, from);
         let place = i64::from(self.place);
         let hole = self.check_window(window.write, (window.high - window.low) as usize);
         self.holes.push((hole, place, true));
         self.asm().store(slot(number), R11);
         self.held = Some(number);
+        self.opened = Some(Opened { number, from, end: self.asm().len() });
     }
 
-    /// The host register with an anchor's value: R10 if that is not at home in
-    /// one.
-    fn anchor_register(&mut self, anchor: Anchor) -> Reg {
+    /// R10 becomes an anchor's value and `more`.
+    fn anchor_and(&mut self, anchor: Anchor, more: i32) {
         let base = self.guest_register(anchor.base, R10);
-        let Some((index, scale)) = anchor.index else { return base };
-        let index = self.guest_register(index, R11);
-        self.asm().lea(true, R10, indexed(Some(base), index, scale, 0));
-        R10
+        let from = match anchor.index {
+            None if more == 0 && base == R10 => return,
+            None if more == 0 => return self.asm().mov(R10, base),
+            None => at(base, more),
+            Some((index, scale)) => {
+                let index = self.guest_register(index, R11);
+                indexed(Some(base), index, scale, more)
+            }
+        };
+        self.asm().lea(true, R10, from);
     }
 
     /// The host register with a guest register's value, `scratch` if that is
@@ -334,20 +385,35 @@ impl Body<'_> {
         }
     }
 
+    /// Whether a window begins with the current instruction.
+    pub(super) fn opens_window(&self) -> bool {
+        self.plan.windows.iter().any(|window| window.first == self.number)
+    }
+
     /// Whether this part of the current instruction goes through a window.
     pub(super) fn has_window(&self, part: Part) -> bool {
         self.plan.window(self.number, part).is_some()
     }
 
     /// If this part of the current instruction goes through a window: the
-    /// registers, R11 and another, whose sum is the host address of the anchor.
-    pub(super) fn through_window(&mut self, part: Part) -> Option<(Reg, Reg)> {
+    /// registers, R11 and another, that give the host address of the anchor,
+    /// and what is to be added to their sum.
+    pub(super) fn through_window(&mut self, part: Part) -> Option<(Reg, Reg, i32)> {
         let number = self.plan.window(self.number, part)?;
         let anchor = self.plan.windows[number].anchor;
-        let base = self.anchor_register(anchor);
+        let end = self.asm().len();
+        let opened = self.opened.take().filter(|opened| opened.number == number && opened.end == end);
+        let (base, more) = match (anchor.index, opened) {
+            (None, _) => (self.guest_register(anchor.base, R10), 0),
+            (Some(_), Some(opened)) => (R10, -opened.from),
+            (Some(_), None) => {
+                self.anchor_and(anchor, 0);
+                (R10, 0)
+            }
+        };
         if self.held.replace(number) != Some(number) {
             self.asm().load(R11, slot(number));
         }
-        Some((R11, base))
+        Some((R11, base, more))
     }
 }

@@ -45,6 +45,8 @@ pub(super) const USER_64: &[Row] = &[
     row("FS and GS", "64488b042528000000 658b4708"),
     row("push and pop", "50 4150 5b 4159"),
     row("push of a constant and of memory", "6a01 ff7308"),
+    row("a function's start and end", "55 4889fd 53 4883ec08 5b 5d c3"),
+    row("a loop through memory", "48031406 4883c008 483d00030000 75f0"),
     row("prologue and epilogue of a function", "55 4889e5 4883ec20 c9 c3"),
     row("call", "e8fb0f0000"),
     row("call in the page", "e810000000"),

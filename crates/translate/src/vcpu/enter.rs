@@ -54,6 +54,7 @@ impl Core {
             (*context).fpu_wanted = 0;
             (*context).save_r10 = slow.code_address().0;
             (*context).jumps.store(jumps, Ordering::Relaxed);
+            (*context).disturbed.store(0, Ordering::Relaxed);
             (*context).undisturbed.store(1, Ordering::SeqCst);
         }
         // A signal that came before this was not heard.

@@ -151,7 +151,9 @@ impl Core {
         if insn.ends_block || hit {
             return Ok(Next::LookUp);
         }
-        let expected = block.place_behind(at - 1).map(|next| before.wrapping_add(u64::from(next - place)));
+        let expected = block
+            .place_behind(at - 1)
+            .map(|next| before.wrapping_add(u64::from(next).wrapping_sub(place.into())));
         let goes_on = expected == Some(slow.state().rip)
             && !slow.wants_step()
             && slow.memory().code_epoch() == self.epoch

@@ -80,6 +80,7 @@ impl Kick for Doorbell {
         // constant are touched.
         unsafe {
             (*context).undisturbed.store(0, Ordering::SeqCst);
+            (*context).disturbed.store(1, Ordering::SeqCst);
             (*context).jumps.store((*context).nowhere, Ordering::SeqCst);
         }
     }
