@@ -1,10 +1,10 @@
-//! Loops that go through memory in constant steps are there several times in
-//! their block: then one window, with one test, serves several turns.
+//! A loop that makes up a block is there several times in it: several turns
+//! share one look whether somebody wants the vCPU, and the windows of one that
+//! goes through memory in constant steps span them all.
 
 use iced_x86::Instruction;
 
 use super::Body;
-use super::windows::walks;
 
 /// The most instructions of a loop with all its copies.
 const MAX_INSNS: usize = 80;
@@ -22,9 +22,9 @@ pub(super) struct Step {
 }
 
 impl Body<'_> {
-    /// If `block` ends with a conditional branch to its own start, and to do
-    /// so pays: appends copies. All but the last go on with the next, and leave
-    /// the block where the loop ends.
+    /// If `block` ends with a conditional branch to its own start: appends
+    /// copies. All but the last go on with the next, and leave the block where
+    /// the loop ends.
     pub(super) fn unroll(&mut self, block: &mut Vec<Step>) {
         let (Some(first), Some(last)) = (block.first(), block.last()) else { return };
         let copies = (MAX_INSNS / block.len()).min(MAX_COPIES);
@@ -33,9 +33,6 @@ impl Body<'_> {
             && self.target(&last.instruction) == Some(first.place.into());
         let unrolled = block.iter().any(|step| step.again);
         if copies < 2 || unrolled || !back || !self.is_linkable(behind) {
-            return;
-        }
-        if !walks(block, self.mode, &mut self.emitter.info) {
             return;
         }
         let turn = block.clone();

@@ -8,8 +8,7 @@
 //! left for one without windows, which accesses piece by piece.
 
 use iced_x86::{
-    Instruction, InstructionInfo, InstructionInfoFactory, InstructionInfoOptions, Mnemonic, OpAccess, OpKind,
-    Register,
+    Instruction, InstructionInfoFactory, InstructionInfoOptions, Mnemonic, OpAccess, OpKind, Register,
 };
 use interpret::slow::operand_segment;
 use x86::SegmentName;
@@ -35,13 +34,6 @@ struct Anchor {
     base: u8,
     /// A register, and the binary logarithm of its scale.
     index: Option<(u8, u8)>,
-}
-
-impl Anchor {
-    /// Its registers, a bit each.
-    fn registers(self) -> u16 {
-        1 << self.base | self.index.map_or(0, |(index, _)| 1 << index)
-    }
 }
 
 /// Accesses near one anchor.
@@ -129,8 +121,15 @@ impl Plan {
                 plan.add(number, &near, Known::of(near.anchor, &known));
             }
             let moved = moved_by_constant(instruction, mode);
-            for guest in otherwise_written(used, moved) {
-                known[guest] = Known { version: known[guest].version + 1, distance: 0 };
+            for register in used.used_registers() {
+                let full = register.register().full_register();
+                let writes = !matches!(register.access(), OpAccess::Read | OpAccess::CondRead);
+                if full.is_gpr()
+                    && writes
+                    && moved.is_none_or(|(guest, _)| usize::from(guest) != full.number())
+                {
+                    known[full.number()] = Known { version: known[full.number()].version + 1, distance: 0 };
+                }
             }
             if let Some((guest, by)) = moved {
                 known[usize::from(guest)].distance += by;
@@ -244,36 +243,6 @@ fn stack(instruction: &Instruction, mode: Mode) -> Option<Near> {
     let anchor = Anchor { base, index: None };
     let alone = instruction.is_call_near_indirect();
     near.then_some(Near { part: Part::Stack, anchor, disp, size: slot, write, alone })
-}
-
-/// Whether the code, executed again and again, goes through memory in constant
-/// steps.
-pub(super) fn walks(body: &[Step], mode: Mode, info: &mut InstructionInfoFactory) -> bool {
-    let (mut moved, mut written, mut anchors) = (0_u16, 0_u16, Vec::new());
-    for Step { instruction, .. } in body {
-        let used = info.info_options(instruction, InstructionInfoOptions::NO_MEMORY_USAGE);
-        let near = operand(instruction, mode, used.op_access(0), used.op_access(1));
-        anchors.extend(near.map(|near| near.anchor.registers()));
-        let by_constant = moved_by_constant(instruction, mode);
-        moved |= by_constant.map_or(0, |(guest, _)| 1 << guest);
-        otherwise_written(used, by_constant).for_each(|guest| written |= 1 << guest);
-    }
-    mode.has_windows() && anchors.iter().any(|&registers| registers & moved != 0 && registers & written == 0)
-}
-
-/// The registers that an instruction writes, apart from one that it moves by a
-/// constant.
-fn otherwise_written(used: &InstructionInfo, moved: Option<(u8, i64)>) -> impl Iterator<Item = usize> {
-    let written = used
-        .used_registers()
-        .iter()
-        .filter(|register| !matches!(register.access(), OpAccess::Read | OpAccess::CondRead));
-    written
-        .map(|register| register.register().full_register())
-        .filter(move |full| {
-            full.is_gpr() && moved.is_none_or(|(guest, _)| usize::from(guest) != full.number())
-        })
-        .map(Register::number)
 }
 
 /// A register that the instruction moves by a constant, and how far.
