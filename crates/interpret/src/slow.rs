@@ -23,6 +23,7 @@ use crate::insn::Insn;
 pub use crate::native::portable;
 use crate::native::{Arena, install_handlers};
 use crate::ops::native::{Unit, unit};
+pub use crate::system::FlatWay;
 use crate::tlb::{Tlb, TlbBox, View};
 use crate::{fpu, ops, step, string, system, vcpu, vector};
 
@@ -395,6 +396,19 @@ impl SlowPath {
     pub fn leave_by_sysret(&mut self) {
         system::load_sysret_segments(&mut self.cpu);
         self.cpu.refresh();
+    }
+
+    /// Segments become those of SYSCALL, but for a null SS.
+    pub fn enter_without_stack_segment(&mut self) {
+        system::load_syscall_code_segment(&mut self.cpu);
+        self.cpu.refresh();
+    }
+
+    /// Where IRETQ can lead, to privilege level 0 and 3, with no effect beyond
+    /// CS:RIP, SS:RSP and RFLAGS; `None` if it may have others now.
+    #[inline]
+    pub fn flat_ways(&self) -> Option<[FlatWay; 2]> {
+        system::flat_ways(&self.cpu)
     }
 
     /// The word of pending signals.

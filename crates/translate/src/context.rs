@@ -87,7 +87,7 @@ pub(crate) struct Context {
     /// The table in which nothing is found.
     pub(crate) nowhere: *mut Entry,
     /// The [`Way`] by which the privilege level was last changed since
-    /// entering, or 0.
+    /// entering, [`NULL_STACK`] if SS is null there, or 0.
     pub(crate) ring: u64,
     /// Code and address of the handler of SYSCALL.
     pub(crate) syscall_code: u64,
@@ -95,11 +95,25 @@ pub(crate) struct Context {
     /// Nonzero if SYSCALL, SYSRET must not be executed inline.
     pub(crate) syscall_blocked: u64,
     pub(crate) sysret_blocked: u64,
+    /// Nonzero if IRETQ must not be executed inline.
+    pub(crate) iret_blocked: u64,
+    /// By privilege level, 0 and 3: selectors that IRETQ inline may load, the
+    /// linear address of their descriptors, and what those must be. All but the
+    /// address are negated.
+    pub(crate) iret_cs: [u64; 2],
+    pub(crate) iret_ss: [u64; 2],
+    pub(crate) iret_pair: [u64; 2],
+    pub(crate) iret_first: [u64; 2],
+    pub(crate) iret_second: [u64; 2],
+    /// Where the frame lies, and between two steps the way on.
+    pub(crate) iret_frame: u64,
+    pub(crate) iret_entry: u64,
     /// Flags that SYSCALL leaves alone.
     pub(crate) syscall_kept: u64,
     /// Constants.
     pub(crate) popf_mask: u64,
     pub(crate) sysret_mask: u64,
+    pub(crate) iret_mask: u64,
     pub(crate) upper_half_mask: u64,
     pub(crate) direction_mask: u64,
     pub(crate) mask_31: u64,
@@ -118,6 +132,9 @@ pub(crate) struct Context {
     pub(crate) refills: u64,
     pub(crate) tlb: Tlb,
 }
+
+/// [`Context::ring`] at privilege level 0 with a null SS.
+pub(crate) const NULL_STACK: u64 = 4;
 
 macro_rules! offset {
     ($($field:tt)+) => { std::mem::offset_of!(crate::context::Context, $($field)+) as i32 };
@@ -186,6 +203,8 @@ impl Context {
         self.fpu_away = 1;
         self.host_mxcsr = 0x1f80;
         self.sysret_mask = !(Rflags::ARITHMETIC | Rflags::IF | Rflags::FIXED).bits();
+        // The frame of a fault has RF, which nobody sees.
+        self.iret_mask = self.sysret_mask & !Rflags::RF.bits();
         // RF, VM, VIF and VIP have rules of their own.
         self.popf_mask = 0x3f_ffff & self.sysret_mask;
         self.upper_half_mask = !0 << 47;

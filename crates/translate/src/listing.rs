@@ -200,7 +200,8 @@ const FIELDS: &[(i32, &str)] = fields! {
     calls home index_mask jump_masks page fs_base gs_base jumps undisturbed disturbed fpu_away temporary state
     save_rax save_rdx save_r10 save_r11 flags fpu_blocked fpu_wanted upper_clean memory_clean high_clean
     host_mxcsr target exit_at host_rsp system_flags interrupt_flag signals tsc_offset ways nowhere ring syscall_code
-    syscall_entry syscall_blocked sysret_blocked syscall_kept popf_mask sysret_mask upper_half_mask
+    syscall_entry syscall_blocked sysret_blocked iret_blocked iret_cs iret_ss iret_pair
+    iret_first iret_second iret_frame iret_entry syscall_kept popf_mask sysret_mask iret_mask upper_half_mask
     direction_mask mask_31 mask_63 pause_mask pauses overflow blocks tests refills
 };
 

@@ -41,6 +41,32 @@ fn iretq_to(cs: u16, ss: u16) -> Guest {
     .page(0x9000, USER_PAGE)
 }
 
+/// IRETQ with the flags RDI and without data segments, where SYSCALL and
+/// SYSRET load the same segments.
+fn flat_iretq(cs: u16, ss: u16, flags: u64) -> Guest {
+    long64(code64!(
+        "
+        mov ds, eax
+        mov es, eax
+        mov fs, eax
+        mov gs, eax
+        push rdx
+        push 0x7000
+        push rdi
+        push rbx
+        push rsi
+     7: iretq
+    "
+    ))
+    .patch(|s| s.msrs.star = 0x18 << 48 | u64::from(KCODE) << 32)
+    .with(Rax, 0)
+    .with(Rbx, cs.into())
+    .with(Rdx, ss.into())
+    .with(Rdi, flags)
+    .with(Rsi, 0x9000)
+    .page(0x9000, USER_PAGE)
+}
+
 guests! { "iret";
     /// Same ring: EIP, CS and all flags at CPL 0 (SDM 2A, IRET).
     same_ring: iret_to(KCODE).code(code32!(at 0x9000; "out 0xf4, al")).reg(Rsp, STACK - 8)
@@ -180,4 +206,83 @@ guests! { "iret";
         mov dword ptr [rsp + 16], 0x10
         iretd
     ")).code(code64!(at 0x9000; "out 0xf4, al")).reg(Rsp, 0x7000).flags(Rflags::CF, Rflags::CF);
+
+    /// Within ring 0 in the segments of SYSCALL: RSP and SS are popped, too
+    /// (SDM 2A, IRET).
+    flat_within: flat_iretq(KCODE, KDATA, 0x1_0003).code(code64!(at 0x9000; "
+        mov eax, cs
+        mov ebx, ss
+        pushfq
+        out 0xf4, al
+    ")).reg(Rax, KCODE.into()).reg(Rbx, KDATA.into()).reg(Rsp, 0x6ff8).mem32(0x6ff8, 3);
+
+    /// There SS may be null (SDM 2A, IRET).
+    flat_within_null_stack: flat_iretq(KCODE, 0, 2).code(code64!(at 0x9000; "
+        mov eax, cs
+        mov ebx, ss
+        push 0x77
+        out 0xf4, al
+    ")).reg(Rax, KCODE.into()).reg(Rbx, 0).reg(Rsp, 0x6ff8).mem32(0x6ff8, 0x77);
+
+    /// To ring 3 in the segments of SYSRET.
+    flat_outwards: flat_iretq(UCODE64, UDATA, 3).marked_code(code64!(at 0x9000; "
+        mov eax, cs
+        mov ebx, ss
+     7: ud2
+    ")).event(Vector::UD).reg(Rax, UCODE64.into()).reg(Rbx, UDATA.into()).pushed_cs(UCODE64)
+        .pushed(FrameItem::Sp, u64::MAX, 0x7000).pushed(FrameItem::Ss, 0xffff, UDATA.into())
+        .pushed_flags(Rflags::CF | Rflags::IF, Rflags::CF);
+
+    /// Twice, by way of ring 0.
+    flat_outwards_again: flat_iretq(UCODE64, UDATA, 0x202).code(code64!(at 0x9000; "
+        mov eax, 1
+        int 0x30
+        mov ecx, ss
+        int 0x31
+    ")).handler(0x30, code64!(at 0xa000; "
+        mov ebx, ss
+        iretq
+    ")).handler(0x31, code64!(at 0xb000; "
+        pop rsi
+        out 0xf4, al
+    ")).reg(Rbx, 0).reg(Rcx, UDATA.into()).reg(Rax, 1);
+
+    /// A data segment of ring 0 is nulled on the way (SDM 3A 5.8.6).
+    flat_outwards_drops: flat_iretq(UCODE64, UDATA, 2).code(code64!(at 0x8000; "
+        mov ecx, 0x10
+        mov ds, ecx
+        mov es, eax
+        push rdx
+        push 0x7000
+        push rdi
+        push rbx
+        push rsi
+        iretq
+    ")).marked_code(code64!(at 0x9000; "
+        mov eax, ds
+     7: ud2
+    ")).event(Vector::UD).reg(Rax, 0).reg(Rcx, 0x10);
+
+    /// A descriptor gets its accessed bit (SDM 3A 3.4.5.1).
+    flat_outwards_accesses: flat_iretq(UCODE64, UDATA, 2)
+        .gdt(UCODE64 & !3, descriptor(0, 0xf_ffff, 0xfa, FLAT64)).marked_code(code64!(at 0x9000; "7: ud2"))
+        .event(Vector::UD).memory(GDT + 0x2d, &[0xfb]);
+
+    /// An absent stack segment is #SS(selector) (SDM 2A, IRET).
+    flat_outwards_absent_stack: flat_iretq(UCODE64, UDATA, 2)
+        .gdt(UDATA & !3, descriptor(0, 0xf_ffff, 0x73, FLAT32)).fault(Vector::SS, 0x20);
+
+    /// A wrong stack segment is #GP(selector), whatever CS is.
+    flat_outwards_wrong_stack: flat_iretq(UCODE64, KDATA, 2).fault(Vector::GP, KDATA.into());
+
+    /// An address that is not canonical is #GP(0) at the IRET.
+    flat_outwards_not_canonical: flat_iretq(UCODE64, UDATA, 2).with(Rsi, 0x8000_0000_0000).fault(Vector::GP, 0);
+
+    /// The same within ring 0.
+    flat_within_not_canonical: flat_iretq(KCODE, KDATA, 2).with(Rsi, 0x7fff_8000_0000_0000).fault(Vector::GP, 0);
+
+    /// Flags beyond the arithmetic ones come back, too (SDM 2A, IRET).
+    flat_within_flags: flat_iretq(KCODE, KDATA, 0x24_0402).code(code64!(at 0x9000; "
+        out 0xf4, al
+    ")).flags(Rflags::DF | Rflags::AC | Rflags::ID, Rflags::DF | Rflags::AC | Rflags::ID);
 }

@@ -13,10 +13,11 @@ use iced_x86::Instruction;
 
 use crate::decode::{Choice, undefined};
 
+pub use transfer::FlatWay;
 pub(crate) use transfer::{
     accept_nmis, deliver_breakpoint, deliver_exception, deliver_exception_as_trap, deliver_external,
-    deliver_nmi, interrupts_allowed, load_syscall_segments, load_sysret_segments, nmi_allowed,
-    take_init_and_sipi,
+    deliver_nmi, flat_ways, interrupts_allowed, load_syscall_code_segment, load_syscall_segments,
+    load_sysret_segments, nmi_allowed, take_init_and_sipi,
 };
 
 pub(crate) fn choose(instruction: &Instruction) -> Option<Choice> {

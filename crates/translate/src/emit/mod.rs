@@ -9,6 +9,7 @@
 mod bits;
 mod branch;
 mod high_byte;
+mod iret;
 mod memory;
 mod plain;
 mod stack;

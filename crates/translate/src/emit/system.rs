@@ -36,6 +36,7 @@ impl Body<'_> {
             M::Rdtscp => self.rdtsc(true),
             M::Syscall => self.syscall(),
             M::Sysretq => self.sysret(),
+            M::Iretq => self.iret(),
             M::Mov if instruction.op_kind(1) == OpKind::Register && instruction.op_register(1).is_cr() => {
                 self.read_control_register(instruction)
             }
@@ -61,7 +62,7 @@ impl Body<'_> {
     }
 
     /// Leaves if a signal is pending: the interrupt flag is about to be set.
-    fn interpret_if_signalled(&mut self) {
+    pub(super) fn interpret_if_signalled(&mut self) {
         let asm = self.asm();
         asm.load(RCX, field(offset!(signals)));
         asm.load32(RCX, at(RCX, 0));
@@ -158,7 +159,7 @@ impl Body<'_> {
     }
 
     /// Arithmetic flags and IF become those in R10.
-    fn take_flags(&mut self) {
+    pub(super) fn take_flags(&mut self) {
         let asm = self.asm();
         asm.mov(RCX, R10);
         asm.arith_imm(crate::asm::Arith::And, false, RCX, IF);

@@ -12,7 +12,7 @@ use super::Core;
 use super::exits::Next;
 use super::make::MAX_INSN;
 use crate::blocks::Key;
-use crate::context::Context;
+use crate::context::{Context, NULL_STACK};
 use crate::jumps::Entry;
 use crate::keys::Scope;
 use crate::mode::{Mode, Way};
@@ -44,6 +44,7 @@ impl Core {
             let generation = self.tables.generation;
             let jumps = self.jumps(slow, mode);
             self.prepare_ways(slow, mode);
+            self.prepare_iret(slow);
             // All of them must be of one generation.
             if self.tables.generation == generation {
                 break jumps;
@@ -116,6 +117,24 @@ impl Core {
             (*context).sysret_blocked = (!enabled).into();
             // A handler that is not known yet will be looked for again.
             self.prepared = (handler.is_some() || !enabled).then_some(prepared);
+        }
+    }
+
+    /// Prepares for IRETQ. What it depends on changes only when the interpreter
+    /// executes an instruction.
+    pub(super) fn prepare_iret(&mut self, slow: &SlowPath) {
+        let context = self.context.pointer().as_ptr();
+        let ways = slow.flat_ways();
+        // SAFETY: no generated code runs now.
+        unsafe {
+            (*context).iret_blocked = ways.is_none().into();
+            for (number, way) in ways.into_iter().flatten().enumerate() {
+                (*context).iret_cs[number] = u64::from(way.cs).wrapping_neg();
+                (*context).iret_ss[number] = u64::from(way.ss).wrapping_neg();
+                (*context).iret_pair[number] = way.pair.0;
+                (*context).iret_first[number] = way.descriptors[0].wrapping_neg();
+                (*context).iret_second[number] = way.descriptors[1].wrapping_neg();
+            }
         }
     }
 
@@ -231,6 +250,8 @@ impl Core {
         self.correct_x87_pointers(slow);
         if ring == Way::Supervisor as u64 {
             slow.enter_by_syscall();
+        } else if ring == NULL_STACK {
+            slow.enter_without_stack_segment();
         } else if ring == Way::User as u64 {
             slow.leave_by_sysret();
         } else if ac_changed {

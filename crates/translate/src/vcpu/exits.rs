@@ -159,6 +159,7 @@ impl Core {
             && slow.memory().code_epoch() == self.epoch
             && slow.tlb().changes() == flushes
             && self.mode(slow) == Some(mode);
+        self.prepare_iret(slow);
         Ok(if goes_on { Next::Resume(at) } else { Next::LookUp })
     }
 

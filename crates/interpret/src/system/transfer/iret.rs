@@ -1,7 +1,7 @@
 //! IRET in all modes (SDM 2A "IRET").
 
 use iced_x86::{Code, Instruction};
-use x86::{Cr4, Gpr, Rflags, Segment, SegmentName, Selector};
+use x86::{Cr4, Gpr, LinearAddr, Rflags, Segment, SegmentName, Selector};
 
 use super::code::Target;
 use super::segments::v86_segment;
@@ -9,6 +9,50 @@ use super::task;
 use crate::cpu::{Cpu, Exec, mask};
 use crate::decode::{Choice, Flow};
 use crate::insn::Handler;
+
+/// Flat 64-bit code and its stack, as SYSCALL and SYSRET load them and as most
+/// systems have them in their GDT, side by side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlatWay {
+    /// Selectors.
+    pub cs: u16,
+    /// Of the stack.
+    pub ss: u16,
+    /// Linear address of the two descriptors.
+    pub pair: LinearAddr,
+    /// What they must be, in their order, for IRETQ to load flat segments and
+    /// to write nothing to the table.
+    pub descriptors: [u64; 2],
+}
+
+/// Descriptors of flat segments that have been accessed, at privilege level 0.
+const CODE64: u64 = 0x00af_9b00_0000_ffff;
+const STACK: u64 = 0x00cf_9300_0000_ffff;
+const DPL3: u64 = 3 << 45;
+
+/// Where IRETQ can lead without any effect beyond CS:RIP, SS:RSP and RFLAGS: to
+/// privilege level 0 and 3. `None` if there are others now.
+pub(crate) fn flat_ways(cpu: &Cpu) -> Option<[FlatWay; 2]> {
+    let state = &cpu.state;
+    let star = state.msrs.star;
+    let (inner, outer) = ((star >> 32) as u16 & !3, ((star >> 48) as u16).wrapping_add(8) | 3);
+    let base = |selector: u16| {
+        let index = selector & !3;
+        let end = u32::from(index) + 15;
+        (index & 4 == 0 && index != 0 && end <= state.gdtr.limit.into())
+            .then(|| LinearAddr(state.gdtr.base.wrapping_add(index.into())))
+    };
+    let ways = [
+        FlatWay { cs: inner, ss: inner.wrapping_add(8), pair: base(inner)?, descriptors: [CODE64, STACK] },
+        FlatWay {
+            cs: outer.wrapping_add(8),
+            ss: outer,
+            pair: base(outer)?,
+            descriptors: [STACK | DPL3, CODE64 | DPL3],
+        },
+    ];
+    (!state.nmi_blocked && state.long_mode() && cpu.keeps_segments_outside(3)).then_some(ways)
+}
 
 /// The handler, if the instruction is one of these.
 pub(super) fn choose(instruction: &Instruction) -> Option<Choice> {

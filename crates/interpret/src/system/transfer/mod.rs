@@ -37,7 +37,9 @@ pub(crate) use deliver::{
     deliver_breakpoint, deliver_exception, deliver_exception_as_trap, deliver_external, deliver_nmi,
 };
 pub(crate) use events::{accept_nmis, interrupts_allowed, nmi_allowed, take_init_and_sipi};
-pub(crate) use syscall::{load_syscall_segments, load_sysret_segments};
+pub use iret::FlatWay;
+pub(crate) use iret::flat_ways;
+pub(crate) use syscall::{load_syscall_code_segment, load_syscall_segments, load_sysret_segments};
 
 /// The handler, if the instruction is one of this group.
 pub(super) fn choose(instruction: &Instruction) -> Option<Choice> {

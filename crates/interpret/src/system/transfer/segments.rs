@@ -91,14 +91,25 @@ impl Cpu {
     /// and GS.
     pub(super) fn drop_inner_segments(&mut self) {
         let cpl = self.cpl();
-        for name in [SegmentName::Es, SegmentName::Fs, SegmentName::Gs, SegmentName::Ds] {
+        for name in DATA_SEGMENTS {
             let segment = self.state.segment_mut(name);
-            let attributes = segment.attributes;
-            let guarded = attributes.present() && !attributes.is_conforming();
-            if guarded && attributes.dpl() < cpl {
+            if is_guarded(segment, cpl) {
                 *segment = Segment { base: segment.base, ..Segment::null(Selector::NULL) };
             }
         }
         self.refresh();
     }
+
+    /// Whether that would null none if `cpl` were the outer level.
+    pub(super) fn keeps_segments_outside(&self, cpl: u8) -> bool {
+        !DATA_SEGMENTS.iter().any(|&name| is_guarded(self.state.segment(name), cpl))
+    }
+}
+
+/// Segments that an outer level may have to lose.
+const DATA_SEGMENTS: [SegmentName; 4] = [SegmentName::Es, SegmentName::Fs, SegmentName::Gs, SegmentName::Ds];
+
+fn is_guarded(segment: &Segment, cpl: u8) -> bool {
+    let attributes = segment.attributes;
+    attributes.present() && !attributes.is_conforming() && attributes.dpl() < cpl
 }

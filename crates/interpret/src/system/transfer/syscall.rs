@@ -4,6 +4,7 @@ use iced_x86::{Instruction, Mnemonic};
 use x86::{Efer, Gpr, Rflags, Segment, SegmentAttributes, SegmentName, Selector};
 
 use super::code::Target;
+use super::stacks::null_stack;
 use crate::cpu::{Cpu, Exec};
 use crate::decode::{Choice, Flow, undefined};
 use crate::insn::{Handler, Insn};
@@ -79,6 +80,12 @@ pub(crate) fn load_syscall_segments(cpu: &mut Cpu) {
     let selector = (cpu.state.msrs.star >> 32) as u16 & !3;
     *cpu.state.segment_mut(SegmentName::Cs) = flat(selector, CODE64, 0);
     *cpu.state.segment_mut(SegmentName::Ss) = flat(selector.wrapping_add(8), STACK, 0);
+}
+
+/// The same with a null SS, which IRETQ may load.
+pub(crate) fn load_syscall_code_segment(cpu: &mut Cpu) {
+    load_syscall_segments(cpu);
+    *cpu.state.segment_mut(SegmentName::Ss) = null_stack(0);
 }
 
 /// CS and SS become those that SYSRET to 64-bit code loads.
