@@ -496,6 +496,7 @@ pub(crate) enum Arith {
 pub(crate) mod condition {
     pub(crate) const EQUAL: u8 = 4;
     pub(crate) const NOT_EQUAL: u8 = 5;
+    pub(crate) const ABOVE: u8 = 7;
 }
 
 #[cfg(test)]

@@ -116,6 +116,9 @@ pub(crate) struct Context {
     pub(crate) iret_mask: u64,
     pub(crate) upper_half_mask: u64,
     pub(crate) direction_mask: u64,
+    /// The bit of an instruction pointer that tells the first place of its entry
+    /// in a table from the second.
+    pub(crate) parity_mask: u64,
     pub(crate) mask_31: u64,
     pub(crate) mask_63: u64,
     /// The bit of [`Self::pauses`] that makes PAUSE leave.
@@ -209,6 +212,7 @@ impl Context {
         self.popf_mask = 0x3f_ffff & self.sysret_mask;
         self.upper_half_mask = !0 << 47;
         self.direction_mask = Rflags::DF.bits();
+        self.parity_mask = 1 << 1;
         (self.mask_31, self.mask_63) = (31, 63);
         self.pause_mask = PAUSES;
         self.overflow = [0, 1 << 11];

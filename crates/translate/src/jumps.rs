@@ -49,7 +49,8 @@ impl Kind {
     }
 }
 
-/// Where one instruction pointer leads.
+/// Where one instruction pointer leads. Code looks in the entry's first place
+/// in line, and in the second in code that all share.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub(crate) struct Entry {
@@ -59,10 +60,16 @@ pub(crate) struct Entry {
     code: u64,
 }
 
-/// A tag that no instruction pointer with this index hits. Zero does for all
-/// but the first: zero is what would hit it.
+/// A tag that no instruction pointer hits which is looked up in this place. Zero
+/// does for all but the first two: zero is what would hit them.
 const fn empty(index: usize) -> u64 {
-    if index == 0 { 2_u64.wrapping_neg() } else { 0 }
+    if index < 2 { 4_u64.wrapping_neg() } else { 0 }
+}
+
+/// The second place of what has its first at `index`: where an entry goes that
+/// has to make room.
+const fn neighbour(index: usize) -> usize {
+    index ^ 1
 }
 
 /// Memory of a table.
@@ -80,7 +87,7 @@ impl Entries {
             unsafe { mmap_anonymous(std::ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, flags) }?;
         let start = NonNull::new(at.cast::<Entry>()).unwrap_or(NonNull::dangling());
         let mut entries = Self { start, kind };
-        entries.all()[0].tag = empty(0);
+        entries.empty_first();
         Ok(entries)
     }
 
@@ -88,6 +95,22 @@ impl Entries {
         // SAFETY: the mapping is as long, belongs to this value alone, and zero
         // is a valid entry; generated code reads it only between calls.
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.kind.entries()) }
+    }
+}
+
+impl Entries {
+    /// Makes the first two places empty, for which zero is not enough.
+    fn empty_first(&mut self) {
+        for (index, entry) in self.all()[..2].iter_mut().enumerate() {
+            entry.tag = empty(index);
+        }
+    }
+
+    /// Where the entry of `rip` is, if there is one.
+    #[inline]
+    fn place_of(&mut self, rip: u64) -> Option<usize> {
+        let first = self.kind.index(rip);
+        [first, neighbour(first)].into_iter().find(|&index| self.all()[index].tag == rip.wrapping_neg())
     }
 }
 
@@ -124,25 +147,32 @@ impl Table {
             }
         } else {
             entries.fill(Entry { tag: 0, code: 0 });
-            entries[0].tag = empty(0);
+            self.entries.empty_first();
         }
         self.noted.clear();
     }
 
     fn note(&mut self, rip: u64, code: u64) {
+        let tag = rip.wrapping_neg();
         let index = self.entries.kind.index(rip);
+        let old = self.entries.all()[index];
+        if old.tag != tag && old.tag != empty(index) {
+            self.put(neighbour(index), old);
+        }
+        self.put(index, Entry { tag, code });
+    }
+
+    fn put(&mut self, index: usize, entry: Entry) {
         let entries = self.entries.all();
-        entries[index] = Entry { tag: rip.wrapping_neg(), code };
+        entries[index] = entry;
         if self.noted.len() < entries.len() / FEW {
             self.noted.push(index as u32);
         }
     }
 
     fn forget(&mut self, rip: u64) {
-        let index = self.entries.kind.index(rip);
-        let entry = &mut self.entries.all()[index];
-        if entry.tag == rip.wrapping_neg() {
-            entry.tag = empty(index);
+        while let Some(index) = self.entries.place_of(rip) {
+            self.entries.all()[index].tag = empty(index);
         }
     }
 }
@@ -267,9 +297,7 @@ impl Tables {
     #[inline]
     pub(crate) fn find(&mut self, table: TableId, rip: u64) -> Option<u64> {
         let entries = &mut self.all[table.0].entries;
-        let index = entries.kind.index(rip);
-        let entry = entries.all()[index];
-        (entry.tag == rip.wrapping_neg()).then_some(entry.code)
+        entries.place_of(rip).map(|index| entries.all()[index].code)
     }
 
     /// The guest-physical number of a page that a table's code lies in, by its

@@ -149,6 +149,10 @@ fn shared_code(runtime: &Runtime, address: usize) -> Option<String> {
     if let Some(exit) = exit {
         return Some(format!("exit_{}", exit.name()));
     }
+    let again = Exit::ALL.into_iter().find(|&exit| runtime.look_again(exit) == address);
+    if let Some(exit) = again {
+        return Some(format!("look_again_{}", exit.name()));
+    }
     for (view, name) in VIEWS.iter().enumerate() {
         for write in [false, true] {
             let kind = if write { "write" } else { "read" };
@@ -202,7 +206,7 @@ const FIELDS: &[(i32, &str)] = fields! {
     host_mxcsr target exit_at host_rsp system_flags interrupt_flag signals tsc_offset ways nowhere ring syscall_code
     syscall_entry syscall_blocked sysret_blocked iret_blocked iret_cs iret_ss iret_pair
     iret_first iret_second iret_frame iret_entry syscall_kept popf_mask sysret_mask iret_mask upper_half_mask
-    direction_mask mask_31 mask_63 pause_mask pauses overflow blocks tests refills
+    direction_mask parity_mask mask_31 mask_63 pause_mask pauses overflow blocks tests refills
 };
 
 #[cfg(test)]

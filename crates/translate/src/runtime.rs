@@ -11,10 +11,11 @@ use x86::{CpuState, FpuState};
 
 use crate::asm::{
     Arith, Asm, BIAS, R8, R9, R10, R11, R12, R13, R14, R15, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP, Reg, at,
-    condition, element, field,
+    condition, element, field, indexed,
 };
 use crate::cache::CodeCache;
 use crate::context::{Context, addends, offset, tags};
+use crate::jumps::Entry;
 
 /// Why generated code was left. The number is what the exit gives back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,8 +90,17 @@ const CALL: i32 = 8;
 /// From a check's failing CALL back to its first instruction.
 pub(crate) const CHECK_LENGTH: usize = 32;
 
+/// From behind a check's failing CALL to the access itself.
+pub(crate) const CHECK_TAIL: usize = 8;
+/// The longest access that a check allows.
+pub(crate) const MAX_ACCESS: u64 = 64;
+/// The most bytes that a window spans: more would often cross a page.
+pub(crate) const MAX_SPAN: i64 = 512;
+
 /// The same for a window's check.
 const WINDOW_CHECK_LENGTH: usize = CHECK_LENGTH + 3;
+/// The jump out of a block whose window cannot be opened comes before the rest.
+const WINDOW_TAIL: usize = CHECK_TAIL + 5;
 /// From a look-up's failing CALL back to its first instruction.
 pub(crate) const LOOK_UP_LENGTH: usize = 37;
 
@@ -130,6 +140,8 @@ pub(crate) struct Runtime {
     /// `extern "sysv64" fn(*mut Context) -> u64`.
     pub(crate) enter: usize,
     exits: [usize; Exit::ALL.len()],
+    /// The same for a look-up that has failed in the first place.
+    agains: [usize; Exit::ALL.len()],
     /// By view and direction.
     misses: [[usize; 2]; 4],
     /// The same for windows; it returns if a window cannot be opened.
@@ -153,6 +165,9 @@ impl Runtime {
         for exit in Exit::ALL {
             runtime.exits[exit as usize] = exit_with(&mut asm, exit, leave);
         }
+        for exit in Exit::ALL {
+            runtime.agains[exit as usize] = look_again(&mut asm, runtime.exit(exit));
+        }
         // Views without arrays have nothing to look up.
         let fail = asm.here();
         asm.ret();
@@ -162,9 +177,16 @@ impl Runtime {
             for write in [false, true] {
                 let slow = runtime.exit(if write { Exit::MissWrite } else { Exit::MissRead });
                 let crossing = runtime.exit(Exit::Interpret);
-                let (check, window) = (CHECK_LENGTH as i32, WINDOW_CHECK_LENGTH as i32);
-                runtime.misses[view][usize::from(write)] = miss(&mut asm, view, write, check, slow, crossing);
-                runtime.windows[view][usize::from(write)] = miss(&mut asm, view, write, window, fail, fail);
+                let check =
+                    Check { view, write, back: CHECK_LENGTH, tail: CHECK_TAIL, longest: MAX_ACCESS as usize };
+                let window = Check {
+                    back: WINDOW_CHECK_LENGTH,
+                    tail: WINDOW_TAIL,
+                    longest: MAX_SPAN as usize,
+                    ..check
+                };
+                runtime.misses[view][usize::from(write)] = miss(&mut asm, check, slow, crossing);
+                runtime.windows[view][usize::from(write)] = miss(&mut asm, window, fail, fail);
             }
         }
         runtime.need_fpu = need_fpu(&mut asm, load_fpu, runtime.exit(Exit::Interpret));
@@ -179,6 +201,11 @@ impl Runtime {
     /// Where code leaves for this reason.
     pub(crate) fn exit(&self, why: Exit) -> usize {
         self.exits[why as usize]
+    }
+
+    /// Where a look-up goes on; if it fails, code leaves for this reason.
+    pub(crate) fn look_again(&self, why: Exit) -> usize {
+        self.agains[why as usize]
     }
 
     /// Where an access goes whose page is not in the first level of the TLB.
@@ -264,10 +291,43 @@ fn exit_with(asm: &mut Asm, why: Exit, leave: usize) -> usize {
     start
 }
 
+/// Looks for the instruction pointer R10 beside the entry R11, in its second
+/// place. R11 becomes the entry there; or leaves.
+fn look_again(asm: &mut Asm, exit: usize) -> usize {
+    const ENTRY: i32 = size_of::<Entry>() as i32;
+    let start = asm.here();
+    // The parity of the first place decides on which side the second lies.
+    asm.pext(RCX, R10, field(CALL + offset!(parity_mask)));
+    asm.lea(true, RCX, indexed(None, RCX, 3, 0));
+    asm.lea(true, RCX, indexed(None, RCX, 2, 0));
+    asm.not(RCX);
+    asm.lea(true, R11, indexed(Some(R11), RCX, 0, ENTRY + 1));
+    asm.load(RCX, at(R11, 0));
+    asm.lea(true, RCX, indexed(Some(RCX), R10, 0, 0));
+    asm.unless_rcx_is_zero(|asm| asm.jmp(exit));
+    asm.ret();
+    start
+}
+
+/// A check that has failed.
+#[derive(Clone, Copy)]
+struct Check {
+    view: usize,
+    write: bool,
+    /// From behind the failing CALL back to its start.
+    back: usize,
+    /// And on to what it lets through.
+    tail: usize,
+    /// Bytes that it checks at the most.
+    longest: usize,
+}
+
 /// A first-level miss: R10 is the linear address, R11 its index, and RCX has
 /// the page number of the sum of address, tag and size. Serves it from the
-/// second level and starts the check again, or leaves.
-fn miss(asm: &mut Asm, view: usize, write: bool, back: i32, slow: usize, crossing: usize) -> usize {
+/// second level and goes on behind the check, or leaves. Near the end of a page
+/// the check is made again, because only it knows how long the access is.
+fn miss(asm: &mut Asm, check: Check, slow: usize, crossing: usize) -> usize {
+    let Check { view, write, .. } = check;
     let over = asm.here();
     asm.jmp(crossing);
     let start = asm.here();
@@ -308,10 +368,14 @@ fn miss(asm: &mut Asm, view: usize, write: bool, back: i32, slow: usize, crossin
     asm.test_byte(RCX, 1 << (view * 2 + usize::from(write)));
     let forbidden = asm.jcc_hole(condition::EQUAL);
     insert(asm, view, write);
-    restore(asm);
-    asm.pop(RCX);
-    asm.lea(true, RCX, at(RCX, -back));
-    asm.jmp_reg(RCX);
+    asm.mov(RAX, R10);
+    asm.arith_imm(Arith::And, false, RAX, 0xfff);
+    asm.arith_imm(Arith::Cmp, false, RAX, 0x1000 - check.longest as i32);
+    let near_the_end = asm.jcc_hole(condition::ABOVE);
+    asm.mov(R11, RDX);
+    go_on(asm, check.tail as i32);
+    asm.fill(near_the_end);
+    go_on(asm, -(check.back as i32));
     asm.fill(absent);
     asm.fill(forbidden);
     restore(asm);
@@ -319,7 +383,16 @@ fn miss(asm: &mut Asm, view: usize, write: bool, back: i32, slow: usize, crossin
     start
 }
 
-/// Puts the translation RCX of page RDX into the first level; RAX is free.
+/// Goes on so many bytes behind the failing CALL.
+fn go_on(asm: &mut Asm, bytes: i32) {
+    restore(asm);
+    asm.pop(RCX);
+    asm.lea(true, RCX, at(RCX, bytes));
+    asm.jmp_reg(RCX);
+}
+
+/// Puts the translation RCX of page RDX into the first level. RDX becomes the
+/// addend; RAX is free.
 fn insert(asm: &mut Asm, view: usize, write: bool) {
     let array = |disp| element(R11, 3, CALL + disp);
     let masks = (view * 2 + usize::from(write)) * size_of::<u32>();
@@ -330,6 +403,7 @@ fn insert(asm: &mut Asm, view: usize, write: bool) {
     asm.store(array(addends(view, write)), RAX);
     asm.neg(RDX);
     asm.store(array(tags(view, write)), RDX);
+    asm.mov(RDX, RAX);
     asm.mov(RAX, R11);
     asm.shift(false, RAX, CHUNK.trailing_zeros() as u8);
     asm.bts(tlb(offset_of!(Tlb, used) + masks), RAX);

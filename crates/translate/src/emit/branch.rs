@@ -89,7 +89,7 @@ impl Body<'_> {
         table: i32,
         commit: impl FnOnce(&mut Self),
     ) {
-        let exit = self.exit(unknown);
+        let again = self.emitter.runtime.look_again(unknown);
         let asm = self.asm();
         let start = asm.len();
         asm.load(R11, field(table).with_disp32());
@@ -98,7 +98,7 @@ impl Body<'_> {
         asm.lea(true, R11, indexed(Some(R11), RCX, 3, 0));
         asm.load(RCX, at(R11, 0));
         asm.lea(true, RCX, indexed(Some(RCX), R10, 0, 0));
-        asm.unless_rcx_is_zero(|asm| asm.call(exit));
+        asm.unless_rcx_is_zero(|asm| asm.call(again));
         debug_assert_eq!(asm.len() - start, LOOK_UP_LENGTH);
         commit(self);
         self.asm().jmp_mem(at(R11, 8));

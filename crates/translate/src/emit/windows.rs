@@ -19,9 +19,8 @@ use super::unroll::Step;
 use crate::asm::{Mem, R10, R11, RSP, Reg, at, indexed};
 use crate::mode::Mode;
 use crate::registers::{GUEST_RSP, Place, number_of, place_of};
+use crate::runtime::MAX_SPAN;
 
-/// The most bytes that a window spans: more would often cross a page.
-const MAX_SPAN: i64 = 512;
 /// The most windows in a block.
 const MAX_WINDOWS: usize = 10;
 /// Where the first distance is kept, from RSP: beyond what calls use, before

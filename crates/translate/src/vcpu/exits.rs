@@ -10,12 +10,7 @@ use super::Core;
 use crate::blocks::{Access, BlockId, Key, Mark};
 use crate::jumps::TableId;
 use crate::mode::Mode;
-use crate::runtime::{CHECK_LENGTH, Exit, LOOK_UP_LENGTH};
-
-/// From behind a failing test to the access itself.
-const CHECK_TAIL: usize = 8;
-/// The longest access that a test allows.
-const MAX_ACCESS: u64 = 64;
+use crate::runtime::{CHECK_LENGTH, CHECK_TAIL, Exit, LOOK_UP_LENGTH, MAX_ACCESS};
 
 /// What to do after an exit.
 pub(super) enum Next {
