@@ -53,9 +53,12 @@ impl Options {
         }
     }
 
-    /// The rows to measure.
+    /// The rows to measure. On one processor [`rows::PARALLEL`] would be the
+    /// sieve once more, so it must be asked for.
     pub(crate) fn rows(&self) -> Vec<&'static rows::Row> {
-        let wanted = |row: &&rows::Row| self.only.is_empty() || self.only.iter().any(|name| name == row.name);
+        let by_itself = |row: &rows::Row| self.cpus > 1 || row.name != rows::PARALLEL;
+        let named = |row: &rows::Row| self.only.iter().any(|name| name == row.name);
+        let wanted = |row: &&rows::Row| if self.only.is_empty() { by_itself(row) } else { named(row) };
         rows::ALL.iter().filter(wanted).collect()
     }
 }
@@ -70,7 +73,11 @@ mod tests {
         Options::command().debug_assert();
         let options = Options::parse_from(["bench"]);
         assert_eq!(options.engine, ["translate", "interpret"]);
-        assert_eq!(options.rows().len(), rows::ALL.len());
+        assert_eq!(options.rows().len(), rows::ALL.len() - 1);
+        for words in [["bench", "--cpus", "2"], ["bench", "--only", rows::PARALLEL]] {
+            let rows = Options::parse_from(words).rows();
+            assert!(rows.iter().any(|row| row.name == rows::PARALLEL));
+        }
     }
 
     #[test]

@@ -13,6 +13,9 @@ pub(crate) struct Row {
 /// the guest's first program prints.
 pub(crate) const BOOT: &str = "boot";
 
+/// The row for several processors.
+pub(crate) const PARALLEL: &str = "parallel";
+
 /// All rows, in the table's order.
 pub(crate) const ALL: &[Row] = &[
     row("sieve", "primes below 2^20"),
@@ -34,7 +37,7 @@ pub(crate) const ALL: &[Row] = &[
     row("exec", "fork, exec, exit, wait"),
     row("compress", "xz -3 of 192 KiB of text"),
     row("shell", "BusyBox script, 80 processes"),
-    row("parallel", "two processes, each half of 64 sieves"),
+    row(PARALLEL, "two processes, each half of 64 sieves"),
     row(BOOT, "start of the process to user space"),
 ];
 
