@@ -120,8 +120,8 @@ impl Body<'_> {
                 asm.store_imm(true, field(offset!(ring)), NULL_STACK as i32);
                 asm.fill(flat);
             }
-            asm.load(RCX, field(way.jumps()));
-            asm.exchange(field(offset!(jumps)), RCX);
+            body.switch_table(way);
+            let asm = body.asm();
             asm.load(R10, at(R11, RIP));
             asm.load(R11, field(offset!(iret_entry)));
         });

@@ -183,10 +183,23 @@ impl Body<'_> {
             asm.load(RCX, field(offset!(system_flags)));
             asm.lea(true, RCX, at(RCX, if on { AC } else { -AC }));
             asm.store(field(offset!(system_flags)), RCX);
-            asm.load(RCX, field(way.jumps()));
-            asm.exchange(field(offset!(jumps)), RCX);
+            body.switch_table(way);
         });
         Some(Flow::End)
+    }
+
+    /// Indirect branches are looked up in the table of `way` from now on. RCX is
+    /// used. Whoever wanted the vCPU meanwhile has taken the old table away, in
+    /// vain; after the exchange their wish is seen.
+    pub(super) fn switch_table(&mut self, way: Way) {
+        let asm = self.asm();
+        asm.load(RCX, field(way.jumps()));
+        asm.exchange(field(offset!(jumps)), RCX);
+        asm.load32(RCX, field(offset!(disturbed)));
+        asm.unless_rcx_is_zero(|asm| {
+            asm.load(RCX, field(offset!(nowhere)));
+            asm.store(field(offset!(jumps)), RCX);
+        });
     }
 
     /// MOV from CR0, CR2, CR3 or CR4.
@@ -355,8 +368,8 @@ impl Body<'_> {
         asm.store(field(offset!(interrupt_flag)), RCX);
         Self::set_arithmetic_flags(asm);
         asm.store_imm(true, field(offset!(ring)), Way::Supervisor as i32);
-        asm.load(RCX, field(Way::Supervisor.jumps()));
-        asm.exchange(field(offset!(jumps)), RCX);
+        self.switch_table(Way::Supervisor);
+        let asm = self.asm();
         asm.load(R10, field(offset!(syscall_entry)));
         asm.jmp_mem(field(offset!(syscall_code)));
         Some(Flow::End)
@@ -387,8 +400,8 @@ impl Body<'_> {
             asm.constant(RCX, 0);
             asm.store(field(offset!(system_flags)), RCX);
             asm.store_imm(true, field(offset!(ring)), Way::User as i32);
-            asm.load(RCX, field(Way::User.jumps()));
-            asm.exchange(field(offset!(jumps)), RCX);
+            body.switch_table(Way::User);
+            let asm = body.asm();
             asm.mov(R10, R9);
             asm.load(R11, field(offset!(temporary)));
         });
