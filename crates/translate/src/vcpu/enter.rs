@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use engine::Stop;
 use interpret::slow::SlowPath;
 use interpret::tlb::CodeFlushes;
-use x86::{GuestPhysAddr, PAGE_SIZE, Rflags, SegmentName};
+use x86::{GuestPhysAddr, LinearAddr, PAGE_SIZE, Rflags, SegmentName};
 
 use super::Core;
 use super::exits::Next;
@@ -28,6 +28,14 @@ pub(super) struct Prepared {
     scope: Scope,
     handler: (u64, u64),
     generation: u64,
+}
+
+impl Prepared {
+    /// Whether the handler of SYSCALL may have been unknown until now, when a
+    /// branch leads to `lin`.
+    pub(super) fn awaits(&self, lin: LinearAddr) -> bool {
+        self.handler.0 & !(PAGE_SIZE - 1) == lin.page().0
+    }
 }
 
 /// The bits of MXCSR that exist.
@@ -115,8 +123,7 @@ impl Core {
             (*context).syscall_kept = !fmask;
             (*context).syscall_blocked = handler.is_none().into();
             (*context).sysret_blocked = (!enabled).into();
-            // A handler that is not known yet will be looked for again.
-            self.prepared = (handler.is_some() || !enabled).then_some(prepared);
+            self.prepared = Some(prepared);
         }
     }
 

@@ -271,5 +271,8 @@ impl Core {
             }
         }
         self.tables.note(table, lin.0, self.blocks.get(id).start as u64);
+        if self.prepared.is_some_and(|prepared| prepared.awaits(lin)) {
+            self.prepared = None;
+        }
     }
 }
