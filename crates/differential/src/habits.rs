@@ -127,4 +127,15 @@ pub const TELLING: &[Telling] = &[
             why: "MASKMOVDQU looked only at the bytes that it stores",
         },
     },
+    Telling {
+        habit: Habit::ChecksStackBeforeTarget,
+        row: Row {
+            bits: Bits::B64,
+            seed: 0x3952903,
+            plain: 3,
+            at: 0x20001000,
+            code: "ffd0",
+            why: "CALL looked at its target before the stack",
+        },
+    },
 ];

@@ -31,6 +31,12 @@ pub(crate) fn exempt(guest: &mut Guest, case: &Case, model: &CpuidModel, variant
             }
         }
         let stopped = guest.step().is_some();
+        // How many more elements are on their way when a repeated instruction
+        // has overwritten itself is the processor's affair.
+        let len = instruction.len();
+        if is_repeated(&instruction) && guest.code_at(before.rip)[..len] != bytes[..len] {
+            return None;
+        }
         if stopped || guest.state().cpl() == 0 {
             return Some(at_end(&instruction, undefined, variant));
         }
@@ -66,8 +72,11 @@ fn sets_flags(instruction: &Instruction, state: &CpuState) -> bool {
         let wide = instruction.op0_register().is_gpr64() || instruction.memory_size().size() == 8;
         return count & if wide { 63 } else { 31 } != 0;
     }
-    let repeated = instruction.has_rep_prefix() || instruction.has_repne_prefix();
-    !(instruction.is_string_instruction() && repeated && count == 0)
+    !(is_repeated(instruction) && count == 0)
+}
+
+fn is_repeated(instruction: &Instruction) -> bool {
+    instruction.is_string_instruction() && (instruction.has_rep_prefix() || instruction.has_repne_prefix())
 }
 
 /// A fault in a gather or scatter gives way to a trap that is pending from the
@@ -119,8 +128,7 @@ fn at_end(last: &Instruction, undefined: u32, variant: Variant) -> Exempt {
     );
     // A fault gives repeated comparisons the flags back that they began with,
     // which an interrupt between two elements has changed.
-    let repeated = last.has_rep_prefix() || last.has_repne_prefix();
-    if variant == Variant::Mmio && last.is_string_instruction() && repeated {
+    if variant == Variant::Mmio && is_repeated(last) {
         exempt.flags |= Rflags::ARITHMETIC.bits();
     }
     // A gather that faults may have done more than the elements below the one

@@ -285,6 +285,21 @@ fn amds_family_1a_reads_the_source_first_in_every_comparison() {
 }
 
 #[test]
+fn amds_family_1a_looks_at_the_stack_before_a_calls_target() {
+    for (family, fault) in [(0x19, None), (0x1a, Some(END - 8))] {
+        let mut bench = at_an_end().of_family(Vendor::Amd, family);
+        bench.set_page(END - 0x1000, 0);
+        set(&mut bench, Gpr::Rsp, END);
+        set(&mut bench, Gpr::Rax, 1 << 47);
+        assert_eq!(cr2(bench.run(&[0xff, 0xd0])), fault);
+        // With a good stack the target is bad all the same, and RSP stays.
+        set(&mut bench, Gpr::Rsp, 0x8000);
+        assert_eq!(bench.run(&[0xff, 0xd0]), Err(Exception::gp(0)));
+        assert_eq!(bench.cpu.state.reg(Gpr::Rsp), 0x8000);
+    }
+}
+
+#[test]
 fn amds_family_1a_wraps_no_masked_moves_and_wants_evex_right() {
     if !HostCpu::detect().avx512 {
         return;

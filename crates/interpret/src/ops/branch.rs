@@ -1,7 +1,8 @@
 //! Near jumps, calls, returns and loops.
 
 use iced_x86::{ConditionCode, Instruction, Mnemonic, OpKind};
-use x86::Rflags;
+use x86::cpuid::Habit;
+use x86::{Rflags, SegmentName};
 
 use crate::cpu::{Cpu, Exec, mask};
 use crate::decode::{Choice, Flow};
@@ -160,7 +161,7 @@ fn call_mem(cpu: &mut Cpu, insn: &Insn) -> Exec {
 
 fn ret<const SIZE: u8>(cpu: &mut Cpu, insn: &Insn) -> Exec {
     let sp = cpu.stack_pointer();
-    let target = cpu.read_sized(x86::SegmentName::Ss, sp, SIZE)?;
+    let target = cpu.read_sized(SegmentName::Ss, sp, SIZE)?;
     cpu.branch_to(target)?;
     cpu.set_stack_pointer(sp.wrapping_add(u64::from(SIZE)).wrapping_add(insn.imm & 0xffff));
     Ok(())
@@ -197,7 +198,7 @@ impl Cpu {
         let reachable = if self.long {
             self.canonical(target)
         } else {
-            target <= u64::from(self.state.segment(x86::SegmentName::Cs).limit)
+            target <= u64::from(self.state.segment(SegmentName::Cs).limit)
         };
         if !reachable {
             return Err(self.gp0());
@@ -209,7 +210,20 @@ impl Cpu {
     #[inline(always)]
     fn call_near(&mut self, target: u64, bytes: u8) -> Exec {
         let back = self.next_rip;
-        self.branch_to(target)?;
+        if let Err(fault) = self.branch_to(target) {
+            self.check_push(bytes)?;
+            return Err(fault);
+        }
         self.push(bytes, back)
+    }
+
+    /// What a CALL with a bad target has found before, on some processors.
+    #[cold]
+    fn check_push(&mut self, bytes: u8) -> Exec {
+        if !self.cpuid.has_habit(Habit::ChecksStackBeforeTarget) {
+            return Ok(());
+        }
+        let sp = self.stack_pointer().wrapping_sub(u64::from(bytes)) & self.stack_mask;
+        self.probe_write(SegmentName::Ss, sp, bytes.into())
     }
 }

@@ -43,6 +43,9 @@ pub enum Habit {
     IgnoresEvexFields,
     /// MASKMOVDQU reaches its upper quadword first.
     MasksUpperQuadwordFirst,
+    /// A near CALL finds that it cannot push before it finds that its target is
+    /// not canonical or outside the segment.
+    ChecksStackBeforeTarget,
 }
 
 use Habit::*;
@@ -61,6 +64,7 @@ const AMD_FROM_1A: &[Habit] = &[
     ReadsSourceFirstInRepeCmpsb,
     ChecksMaskedElements,
     LoadsEnvironmentFieldByField,
+    ChecksStackBeforeTarget,
 ];
 
 /// A processor's habits.
