@@ -6,10 +6,10 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicPtr, AtomicU32};
 
 use interpret::tlb::{First, Tlb};
+use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 use x86::{CpuState, Rflags};
 
 use crate::jumps::{Entry, Kind};
-use crate::span::Span;
 
 /// After so many PAUSEs, some tens of microseconds, a vCPU lets others run.
 const PAUSES: u64 = 1 << 10;
@@ -157,12 +157,11 @@ pub(crate) const fn addends(view: usize, write: bool) -> i32 {
 
 /// A context with its stack, in memory of its own.
 pub(crate) struct ContextBox {
+    mapping: NonNull<u8>,
     context: NonNull<Context>,
-    /// The memory it lies in.
-    _span: Span,
 }
 
-// SAFETY: the memory belongs to this value alone; other threads get at the
+// SAFETY: the mapping belongs to this value alone; other threads get at the
 // atomics only.
 unsafe impl Send for ContextBox {}
 // SAFETY: as above.
@@ -174,12 +173,16 @@ impl ContextBox {
     /// # Errors
     /// If the host has no memory for it.
     pub(crate) fn new() -> rustix::io::Result<Self> {
-        let span = Span::zeroed(LEN)?;
-        // SAFETY: the context lies inside the span, aligned to a page.
-        let context = unsafe { span.start().add(STACK) }.cast::<Context>();
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        // SAFETY: a new mapping at an address of the kernel's choice.
+        let at =
+            unsafe { mmap_anonymous(std::ptr::null_mut(), LEN, ProtFlags::READ | ProtFlags::WRITE, flags) }?;
+        let mapping = NonNull::new(at.cast::<u8>()).unwrap_or(NonNull::dangling());
+        // SAFETY: the context lies inside the mapping, aligned to a page.
+        let context = unsafe { mapping.add(STACK) }.cast::<Context>();
         // SAFETY: zeroed memory is a context, and nobody else knows it yet.
         unsafe { (*context.as_ptr()).initialize() };
-        Ok(Self { context, _span: span })
+        Ok(Self { mapping, context })
     }
 
     pub(crate) fn pointer(&self) -> NonNull<Context> {
@@ -196,6 +199,8 @@ impl Drop for ContextBox {
     fn drop(&mut self) {
         // SAFETY: a valid TLB, which nobody uses any more.
         unsafe { std::ptr::drop_in_place(&raw mut (*self.context.as_ptr()).tlb) };
+        // SAFETY: mapped in `new` with this length; the borrows have ended.
+        let _ = unsafe { munmap(self.mapping.as_ptr().cast(), LEN) };
     }
 }
 

@@ -1,8 +1,7 @@
 //! Pieces of address space that begin where a huge page may.
 //!
-//! Translated code is large and is executed from everywhere, and so is the
-//! software TLB read: in pages of 4 KiB they use more entries than the host's
-//! own TLB has.
+//! Translated code is large and is executed from everywhere: in pages of 4 KiB
+//! it uses more entries than the host's own TLB has.
 
 use std::os::fd::AsFd;
 use std::ptr::NonNull;
@@ -21,26 +20,8 @@ pub(crate) struct Span {
 
 // SAFETY: the address space belongs to this value alone.
 unsafe impl Send for Span {}
-// SAFETY: as above; what is in it is reached by raw pointers only.
-unsafe impl Sync for Span {}
 
 impl Span {
-    /// Memory that reads as zero, in huge pages where the host has them.
-    ///
-    /// # Errors
-    /// If the host has no memory for it.
-    pub(crate) fn zeroed(len: usize) -> rustix::io::Result<Self> {
-        let span = Self::reserve(len)?;
-        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED;
-        // SAFETY: takes the place of the reservation, which nobody uses.
-        unsafe {
-            mmap_anonymous(span.start.as_ptr().cast(), len, ProtFlags::READ | ProtFlags::WRITE, flags)
-        }?;
-        // SAFETY: advice, which changes no contents, on a mapping of our own.
-        unsafe { libc::madvise(span.start.as_ptr().cast(), len, libc::MADV_HUGEPAGE) };
-        Ok(span)
-    }
-
     /// The first `len` bytes of a file, shared with its other mappings.
     ///
     /// # Errors
