@@ -7,15 +7,21 @@ use x86::{CpuState, Gpr, Rflags};
 
 use crate::case::Case;
 use crate::guest::{Guest, Variant};
+use crate::layout::PAGE;
 use crate::outcome::Exempt;
 use crate::permitted::permitted;
 
 /// Instructions that are followed.
 const LIMIT: usize = 4_000;
 
+/// The longest instruction, in bytes (SDM 2A 2.3.11).
+const MAX_LEN: u64 = 15;
+
 /// What the manual leaves open in the end of `case`; None if its way is not
 /// determined at all, because it read an undefined flag or came upon an
-/// instruction that sequences may not have.
+/// instruction that sequences may not have, or upon one that does not exist at
+/// the end of a page: how many bytes the processor wants to see before it says
+/// so is its own affair.
 pub(crate) fn exempt(guest: &mut Guest, case: &Case, model: &CpuidModel, variant: Variant) -> Option<Exempt> {
     guest.prepare(case, Variant::Stepped);
     let mut undefined = 0;
@@ -24,7 +30,11 @@ pub(crate) fn exempt(guest: &mut Guest, case: &Case, model: &CpuidModel, variant
         let bytes = guest.code_at(before.rip);
         let instruction =
             Decoder::with_ip(case.bits.count(), &bytes, before.rip, model.decoder_options()).decode();
-        if !instruction.is_invalid() {
+        if instruction.is_invalid() {
+            if before.rip % PAGE > PAGE - MAX_LEN {
+                return None;
+            }
+        } else {
             let unknown = !permitted(&instruction, model) || instruction.rflags_read() & undefined != 0;
             if unknown || undefined_result(&instruction, &before) || trapping_gather(&instruction, &before) {
                 return None;
