@@ -406,4 +406,12 @@ pub const REGRESSIONS: &[Row] = &[
         code: "62f27d00000475c04c0020",
         why: "V' of EVEX was looked at in 32-bit code",
     },
+    Row {
+        bits: Bits::B64,
+        seed: 0x4c5d982,
+        plain: 3,
+        at: 0x20001000,
+        code: "f34190",
+        why: "XCHG of R8 with F3 was PAUSE",
+    },
 ];

@@ -1,7 +1,7 @@
 //! A second look at a difference: the sequence again, instruction by
 //! instruction, to see what its end may depend on.
 
-use iced_x86::{Code, CpuidFeature, Decoder, Instruction, Mnemonic, OpKind, Register, RflagsBits};
+use iced_x86::{Code, CpuidFeature, Instruction, Mnemonic, OpKind, Register, RflagsBits};
 use x86::cpuid::CpuidModel;
 use x86::{CpuState, Gpr, Rflags};
 
@@ -28,8 +28,7 @@ pub(crate) fn exempt(guest: &mut Guest, case: &Case, model: &CpuidModel, variant
     for _ in 0..LIMIT {
         let before = guest.state();
         let bytes = guest.code_at(before.rip);
-        let instruction =
-            Decoder::with_ip(case.bits.count(), &bytes, before.rip, model.decoder_options()).decode();
+        let (instruction, _) = model.decode(case.bits.count(), &bytes, before.rip);
         if instruction.is_invalid() {
             if before.rip % PAGE > PAGE - MAX_LEN {
                 return None;
@@ -82,7 +81,20 @@ fn sets_flags(instruction: &Instruction, state: &CpuState) -> bool {
         let wide = instruction.op0_register().is_gpr64() || instruction.memory_size().size() == 8;
         return count & if wide { 63 } else { 31 } != 0;
     }
-    !(is_repeated(instruction) && count == 0)
+    !(is_repeated(instruction) && count & count_mask(instruction) == 0)
+}
+
+/// The part of RCX that counts a string instruction's repetitions: as wide as
+/// its addresses (SDM 2B REP).
+fn count_mask(instruction: &Instruction) -> u64 {
+    use OpKind as K;
+    (0..instruction.op_count())
+        .find_map(|op| match instruction.op_kind(op) {
+            K::MemorySegSI | K::MemorySegDI | K::MemoryESDI => Some(0xffff),
+            K::MemorySegESI | K::MemorySegEDI | K::MemoryESEDI => Some(0xffff_ffff),
+            _ => None,
+        })
+        .unwrap_or(u64::MAX)
 }
 
 fn is_repeated(instruction: &Instruction) -> bool {

@@ -94,6 +94,12 @@ const EVEX: u8 = 0x62;
 const EVEX_V: u8 = 1 << 3;
 const EVEX_B: u8 = 1 << 4;
 
+/// Whether what the decoder takes for PAUSE, F3 90, is XCHG of R8 and the
+/// accumulator: with REX.B opcode 90 is neither NOP nor PAUSE (SDM 2B XCHG).
+fn exchanges_r8(pause: &[u8]) -> bool {
+    matches!(pause, [.., rex, 0x90] if rex & 0xf1 == 0x41)
+}
+
 /// Prefixes for segment and address size, which may come before EVEX.
 const fn is_address_prefix(byte: u8) -> bool {
     matches!(byte, 0x26 | 0x2e | 0x36 | 0x3e | 0x64 | 0x65 | 0x67)
@@ -141,9 +147,16 @@ impl CpuidModel {
     }
 
     fn decode_exactly(&self, bitness: u32, bytes: &[u8], ip: u64) -> (Instruction, DecoderError) {
-        let mut decoder = Decoder::with_ip(bitness, bytes, ip, self.decoder_options());
-        let instruction = decoder.decode();
-        (instruction, decoder.last_error())
+        let decode = |options| {
+            let mut decoder = Decoder::with_ip(bitness, bytes, ip, options);
+            let instruction = decoder.decode();
+            (instruction, decoder.last_error())
+        };
+        let decoded = decode(self.decoder_options());
+        if decoded.0.code() == Code::Pause && exchanges_r8(&bytes[..decoded.0.len()]) {
+            return decode(self.decoder_options() | DecoderOptions::NO_PAUSE);
+        }
+        decoded
     }
 
     /// The same without the fields of an EVEX prefix that some processors

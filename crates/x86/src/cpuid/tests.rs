@@ -1,6 +1,6 @@
 //! The model against the manual, on imaginary hosts.
 
-use iced_x86::{CpuidFeature, Decoder, DecoderOptions};
+use iced_x86::{Code, CpuidFeature, Decoder, DecoderOptions};
 
 use super::*;
 use crate::Cr4;
@@ -294,4 +294,14 @@ fn habits_follow_vendor_and_family() {
     let model = full().with_habits(newer);
     assert!(model.has_habit(Habit::ReadsSourceFirstInCmps));
     assert_eq!(newer.toggled(Habit::ReadsSourceFirstInCmps).toggled(Habit::ReadsSourceFirstInCmps), newer);
+}
+
+#[test]
+fn opcode_90_with_rex_b_is_no_pause() {
+    let code = |bitness, bytes: &[u8]| full().decode(bitness, bytes, 0).0.code();
+    assert_eq!(code(64, &[0xf3, 0x90]), Code::Pause);
+    assert_eq!(code(64, &[0xf3, 0x40, 0x90]), Code::Pause);
+    assert_eq!(code(64, &[0xf3, 0x41, 0x90]), Code::Xchg_r32_EAX);
+    assert_eq!(code(64, &[0xf3, 0x49, 0x90]), Code::Xchg_r64_RAX);
+    assert_eq!(code(32, &[0xf3, 0x90]), Code::Pause);
 }
