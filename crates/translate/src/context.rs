@@ -38,7 +38,8 @@ pub(crate) struct Context {
     pub(crate) jumps: AtomicPtr<Entry>,
     /// Zero while somebody wants the vCPU to look up.
     pub(crate) undisturbed: AtomicU32,
-    /// The opposite.
+    /// The opposite, for tests that go on where RCX is zero: either way it takes
+    /// one jump.
     pub(crate) disturbed: AtomicU32,
     /// Nonzero while the guest's floating-point state is in [`CpuState`], not
     /// in the registers.

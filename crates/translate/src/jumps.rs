@@ -96,9 +96,7 @@ impl Entries {
         // is a valid entry; generated code reads it only between calls.
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.kind.entries()) }
     }
-}
 
-impl Entries {
     /// Makes the first two places empty, for which zero is not enough.
     fn empty_first(&mut self) {
         for (index, entry) in self.all()[..2].iter_mut().enumerate() {
@@ -338,6 +336,34 @@ impl Tables {
         for table in &mut self.all {
             table.clear();
             table.meaning = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_makes_room_is_found_in_its_second_place() {
+        let entries = Entries::new(Kind::User).unwrap();
+        let mut table = Table { entries, noted: Vec::new(), meaning: None, pages: HashMap::new(), asked: 0 };
+        let apart = Kind::User.entries() as u64 * 2;
+        for rip in [0_u64, 2, 0x40_1236] {
+            assert_eq!(table.entries.place_of(rip), None, "an empty table leads nowhere");
+            let first = Kind::User.index(rip);
+            table.note(rip, 1);
+            table.note(rip + apart, 2);
+            assert_eq!(table.entries.place_of(rip), Some(neighbour(first)));
+            assert_eq!(table.entries.place_of(rip + apart), Some(first));
+            assert_eq!(table.entries.all()[neighbour(first)].code, 1);
+            table.note(rip, 3);
+            assert_eq!(table.entries.all()[first].code, 3);
+            table.forget(rip);
+            assert_eq!(table.entries.place_of(rip), None);
+            assert_eq!(table.entries.place_of(rip + apart), Some(neighbour(first)));
+            table.clear();
+            assert_eq!(table.entries.place_of(rip + apart), None);
         }
     }
 }

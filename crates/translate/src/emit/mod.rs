@@ -160,6 +160,7 @@ struct Body<'a> {
     number: usize,
     /// The window whose distance R11 holds.
     held: Option<usize>,
+    /// The window that was opened last.
     opened: Option<windows::Opened>,
     /// By how much RSP is still to be moved.
     stack_moves: i32,
